@@ -1,0 +1,64 @@
+"""The `outgrow` command. Each subcommand's module is imported only when it is run.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 clean; 1 findings;
+2 usage or configuration; 3 partial, a retry may help; 4 nothing could be done.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import OutgrowError
+
+# name → (module of this package, one line of help). Kept here so that --help imports none of them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "platforms": ("places", "The platforms: what can be read and written, SDK and credentials found or not."),
+    "demo": ("demo", "Train, track, copy and check on real local runs. No account, no network."),
+    "plan": ("migrate", "Say what a copy would do: counts, losses, collisions, time. Writes nothing."),
+    "copy": ("migrate", "Copy history from one location to another. Resumable; repeating it adds nothing."),
+    "check": ("migrate", "Read the target back and compare it with the source."),
+    "status": ("migrate", "What copies have been made from here, run by run."),
+    "where": ("migrate", "Where a run was copied to, or came from."),
+    "sync": ("tracking", "Deliver what is still in the local journals."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are listed from `COMMANDS` and imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OutgrowError as error:
+            click.echo(f"outgrow: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="outgrow")
+def main() -> None:
+    """Track ML experiments on one platform, move their whole history to another, and prove what was copied.
+
+    A location is PLATFORM:REST, for example mlflow:sqlite:///mlflow.db or archive:./history.
+    """
