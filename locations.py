@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 from .errors import LocationError, MissingSDK
 
@@ -23,6 +23,10 @@ ENTRY_POINT_GROUP = "outgrow.platforms"
 
 # Options of ours in a location's query; everything else belongs to the platform.
 _OPTION_PREFIX = "outgrow."
+
+_SECRET_OPTION = re.compile(
+    r"([?&][^=&#]*(?:pass|pwd|token|secret|key|credential|signature)[^=&#]*=)[^&#]*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Location:
     @property
     def public(self) -> str:
         """The location without user name and password."""
-        return f"{self.platform}:{_without_userinfo(self.rest)}"
+        return f"{self.platform}:{_without_credentials(self.rest)}"
 
     def __str__(self) -> str:
         return self.public
@@ -147,7 +151,7 @@ def parse(text: str) -> Location:
     platform, colon, rest = text.partition(":")
     if not colon or not rest or not re.fullmatch(r"[a-z][a-z0-9_-]*", platform):
         raise LocationError(
-            f"{_without_userinfo(text)!r} is not a location",
+            f"{_without_credentials(text)!r} is not a location",
             hint="write PLATFORM:REST, for example mlflow:sqlite:///mlflow.db or archive:./history",
         )
     if "\x00" in rest:
@@ -200,14 +204,9 @@ def _split_options(rest: str) -> tuple[str, dict[str, str]]:
     return (f"{head}?{theirs}" if theirs else head), ours
 
 
-def _without_userinfo(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return re.sub(r"//[^/@]*@", "//", text)
-    if "@" not in parts.netloc:
-        return text
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def _without_credentials(text: str) -> str:
+    text = re.sub(r"//[^/?#]*@", "//", text)
+    return _SECRET_OPTION.sub(r"\1***", text)
 
 
 __all__ = [
