@@ -348,11 +348,16 @@ def _flatten(nested: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Valu
 
 
 def to_builtins(record: Any) -> Any:
-    """A record as JSON-able data; non-finite floats and times are tagged (`{"$float": "nan"}`)."""
+    """A record as JSON-able data. Times are ISO 8601 text.
+
+    Among params and metadata, where text is text, a time is tagged (`{"$time": …}`); non-finite
+    floats are tagged everywhere (`{"$float": "nan"}`).
+    """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {f.name: to_builtins(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+        return {k: _iso(v) if isinstance(v, datetime) else to_builtins(v) for k, v in fields.items()}
     if isinstance(record, datetime):
-        return {"$time": record.astimezone(UTC).isoformat()}
+        return {"$time": _iso(record)}
     if isinstance(record, float) and not math.isfinite(record):
         return {"$float": repr(record)}
     if isinstance(record, Mapping):
@@ -361,6 +366,10 @@ def to_builtins(record: Any) -> Any:
     if isinstance(record, list | tuple):
         return [to_builtins(v) for v in record]
     return record
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat()
 
 
 def _looks_tagged(data: dict[str, Any]) -> bool:
@@ -395,6 +404,9 @@ def to_json(record: Any) -> str:
 
 def from_json(text: str | bytes, kind: type[R]) -> R:
     """The inverse of `to_json`. Raises `ValueError` (`msgspec.ValidationError` is one)."""
+    mark = '"$' if isinstance(text, str) else b'"$'
+    if mark not in text:  # nothing is tagged: the typed decoder is ten times as fast
+        return msgspec.json.decode(text, type=kind)
     return from_builtins(json.loads(text), kind)
 
 
