@@ -95,15 +95,15 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(x: Bits) -> Bits:
+def mix(x: Bits) -> Bits:
     """SplitMix64's finaliser (Steele, Lea, Flood 2014), which spreads every input bit."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
 
 
-def _bits(column: pa.Array) -> Bits:
-    """64 bits a row. A float's zero and NaN have one form each; null differs from every value."""
+def value_bits(column: pa.Array) -> Bits:
+    """64 bits a row of a column of numbers or times. A float's zero and NaN have one form each; null differs from every value."""
     null = column.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_timestamp(column.type):
         column = column.cast(TIME).cast(pa.int64())
@@ -130,12 +130,17 @@ class Fingerprint:
         self.by_key: dict[str, tuple[int, int]] = {}
 
     def add(self, batch: pa.RecordBatch) -> None:
+        """Add points: key, step, time and value count, other columns do not."""
         if not batch.num_rows:
             return
         with np.errstate(over="ignore"):
             row = np.full(batch.num_rows, _GOLDEN, dtype=np.uint64)
             for name in ("step", "time", "value"):
-                row = _mix(row + _bits(batch.column(name)))
+                row = mix(row + value_bits(batch.column(name)))
+        self.add_rows(batch, row)
+
+    def add_rows(self, batch: pa.RecordBatch, row: Bits) -> None:
+        """Add rows of any stream, given 64 bits for each."""
         column = batch.column("key")
         words = column.dictionary.to_pylist()
         index = column.indices.to_numpy(zero_copy_only=False)
