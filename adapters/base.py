@@ -384,6 +384,28 @@ class Sink(_Closing, ABC):
         """Make every finished run durable."""
 
 
+class Remover(_Closing, ABC):
+    """The deleting side of a platform, for retention alone: no copy, check or card has one.
+
+    An adapter offers it as `remover(location)`; a platform without it cannot be cleaned by outgrow.
+    """
+
+    @abstractmethod
+    def remove_files(self, run_id: str) -> None:
+        """Delete the bytes of the run's own files and artifacts; its record stays."""
+
+    @abstractmethod
+    def remove_run(self, run_id: str) -> None:
+        """Delete the run's record, as softly as the platform can (MLflow: restorable)."""
+
+    @abstractmethod
+    def orphans(self) -> Iterable[tuple[str, int]]:
+        """Path and bytes of stored files that belong to no run or artifact."""
+
+    @abstractmethod
+    def remove_orphan(self, path: str) -> None: ...
+
+
 class Adapter(Protocol):
     """What a platform's module offers as `adapter`."""
 

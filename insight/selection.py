@@ -1,0 +1,94 @@
+"""Finding the runs that a question is about."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from .. import filters, locations
+from ..adapters.base import Source
+from ..adapters.origin import restored
+from ..errors import LocationError
+from ..filters import Filter
+from ..model import Experiment, Run
+
+
+def open_location(location: str | Source) -> Source:
+    """The location's source, with copied runs given back as they were before the copy."""
+    return restored(locations.open_source(location) if isinstance(location, str) else location)
+
+
+def select(
+    source: Source,
+    *,
+    where: str | Filter | None = None,
+    experiments: Sequence[str] = (),
+    deleted: bool = False,
+) -> Iterator[tuple[Experiment, Run]]:
+    """Runs with their experiment, in the source's order.
+
+    `experiments` are names or ids; one that does not exist raises `LocationError`.
+    Deleted runs and experiments are left out unless `deleted`.
+    """
+    test = filters.parse(where) if isinstance(where, str) else where
+    missing = set(experiments)
+    for experiment in source.experiments():
+        names = {experiment.id, experiment.name}
+        if experiments and not names & set(experiments):
+            continue
+        missing -= names
+        if experiment.deleted and not deleted:
+            continue
+        for run in source.runs(experiment, test):
+            if (deleted or not run.deleted) and (test is None or test(run, experiment.name)):
+                yield experiment, run
+    if missing:
+        raise LocationError(
+            f"no experiment {sorted(missing)[0]!r} in {source.location}",
+            hint="list them with: outgrow runs LOCATION --columns experiment",
+        )
+
+
+def split_reference(text: str) -> tuple[str, str]:
+    """`LOCATION#RUN` → location and run. Raises `LocationError` where the `#RUN` is missing."""
+    location, mark, reference = text.rpartition("#")
+    if not mark or not location or not reference:
+        raise LocationError(
+            f"{text!r} names no run", hint="write LOCATION#RUN, where RUN is an id or a unique name"
+        )
+    return location, reference
+
+
+def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
+    """The run of that id, of that id's unique beginning (8 characters or more), or of that unique name.
+
+    Raises `LocationError` where there is none or more than one.
+    """
+    by_id = filters.parse(f"id == {reference!r}")
+    for found in select(source, where=by_id, deleted=True):
+        return found
+    named: list[tuple[Experiment, Run]] = []
+    begun: list[tuple[Experiment, Run]] = []
+    names: set[str] = set()
+    for experiment, run in select(source, deleted=True):
+        names.add(run.name or run.id)
+        if run.name == reference or (run.origin and run.origin.run_id == reference):
+            named.append((experiment, run))
+        elif len(reference) >= 8 and run.id.startswith(reference):
+            begun.append((experiment, run))
+    matches = named or begun
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        listed = ", ".join(run.id for _, run in matches[:5])
+        raise LocationError(
+            f"{len(matches)} runs are named {reference!r} in {source.location}",
+            hint=f"use an id: {listed}" + (" …" if len(matches) > 5 else ""),
+        )
+    close = difflib.get_close_matches(reference, names, n=3)
+    raise LocationError(
+        f"no run {reference!r} in {source.location}",
+        hint=("did you mean " + " or ".join(close) + "?")
+        if close
+        else "list them with: outgrow runs LOCATION",
+    )
