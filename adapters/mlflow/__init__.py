@@ -1,0 +1,51 @@
+"""MLflow: a tracking server, a database, Databricks, or a directory of files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ...locations import Location
+    from ..base import Sink, Source
+
+_DATABASES = ("sqlite:", "postgresql:", "postgresql+", "postgres:", "mysql:", "mysql+", "mssql:", "mssql+")
+
+
+def _via_sql(location: Location) -> bool:
+    return location.rest.startswith(_DATABASES) and location.options.get("via") != "client"
+
+
+class MlflowAdapter:
+    """Chooses the way in: SQL for a database, files for a directory, else the client."""
+
+    def source(self, location: Location) -> Source:
+        if _via_sql(location):
+            from .sql_source import SqlSource
+
+            return SqlSource(location)
+        from .place import is_directory
+
+        if is_directory(location):
+            from .mlruns import MlrunsSource
+
+            return MlrunsSource(location)
+        from .source import ClientSource
+
+        return ClientSource(location)
+
+    def sink(self, location: Location) -> Sink:
+        if _via_sql(location):
+            from .sql_sink import SqlSink
+
+            return SqlSink(location)
+        from .sink import ClientSink
+
+        return ClientSink(location)
+
+    def credentials(self) -> str | None:
+        from .place import credentials
+
+        return credentials()
+
+
+adapter = MlflowAdapter()
