@@ -31,6 +31,20 @@ def fit_points(
     return _fit_values(batch, caps, losses), losses
 
 
+def fit_rows(
+    batch: pa.RecordBatch, fitted: FittedRun, caps: Capabilities
+) -> tuple[pa.RecordBatch, list[Loss]]:
+    """A batch of texts or histograms with keys, steps and times as the target can hold them."""
+    losses: list[Loss] = []
+    if not batch.num_rows:
+        return batch, losses
+    for key in batches.keys_of(batch):
+        fitted.keys(key)
+    batch = _fit_steps(batches.rename(batch, fitted.keys.changed), caps, losses)
+    batch = batches.with_steps(batch, pa.float64())
+    return _fit_point_times(batch, fitted.run, caps, losses), losses
+
+
 def _set(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
     return batch.set_column(batch.schema.get_field_index(name), pa.field(name, column.type), column)
 
@@ -59,6 +73,11 @@ def _fit_steps(batch: pa.RecordBatch, caps: Capabilities, losses: list[Loss]) ->
                 losses.append(Loss("rounded", "points", "fractional steps are rounded down", changed))
             floor = pc.if_else(pc.greater(pc.abs(floor), 2.0**62), pa.scalar(None, floor.type), floor)
             steps = pc.cast(floor, pa.int64())
+    if not caps.negative_steps:
+        below = pc.less(steps, 0).fill_null(False)
+        if pc.any(below).as_py():
+            losses.append(Loss("dropped", "points", "points with a negative step", pc.sum(below).as_py()))
+            batch, steps = batch.filter(pc.invert(below)), steps.filter(pc.invert(below))
     if not caps.null_steps and steps.null_count:
         losses.append(Loss("retyped", "points", "points without a step get step 0", steps.null_count))
         steps = steps.fill_null(0)

@@ -39,10 +39,10 @@ def _list_hashes(column: pa.Array) -> Hashes:
 
 
 def row_hashes(batch: pa.RecordBatch) -> Hashes:
-    """64 bits a row over every column that holds anything, whatever the columns' order."""
+    """64 bits a row over all columns, whatever their order. A null adds nothing, so that an absent column is one of nulls."""
     total = np.full(batch.num_rows, 1, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for name in sorted(batch.schema.names):
+        for name in batch.schema.names:
             column = batch.column(name)
             if column.null_count == len(column):
                 continue
@@ -52,8 +52,11 @@ def row_hashes(batch: pa.RecordBatch) -> Hashes:
                 bits = _list_hashes(column)
             else:
                 bits = value_bits(column)
-            total = mix(total + mix(bits + np.uint64(_word_hash(name.encode()))))
-    return total
+            bits = mix(bits + np.uint64(_word_hash(name.encode())))
+            if column.null_count:
+                bits = np.where(column.is_null().to_numpy(zero_copy_only=False), np.uint64(0), bits)
+            total += bits
+        return mix(total)
 
 
 class Replay:
