@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from ...locations import Location
     from ..base import Sink, Source
 
-_DATABASES = ("sqlite:", "postgresql:", "postgresql+", "postgres:", "mysql:", "mysql+", "mssql:", "mssql+")
+_SQL = ("sqlite:", "sqlite+", "postgresql:", "postgresql+", "postgres:")  # others go through the client
 
 
 def _via_sql(location: Location) -> bool:
-    return location.rest.startswith(_DATABASES) and location.options.get("via") != "client"
+    return location.rest.startswith(_SQL) and location.options.get("via") != "client"
 
 
 class MlflowAdapter:
