@@ -1,0 +1,227 @@
+"""Journal records → the run as it stands, and what is new in a stretch of the journal, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Union
+
+from ..errors import SchemaVersionError
+from ..model import Artifact, DatasetUse, File, Run, Status, Value, from_builtins
+from .records import (
+    JOURNAL_FORMAT,
+    Change,
+    Dataset,
+    Finish,
+    Histogram,
+    Made,
+    Metrics,
+    Params,
+    Record,
+    Start,
+    Stored,
+    Tags,
+    Text,
+)
+from .values import moment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Item = Union[File, "NewArtifact"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewArtifact:
+    artifact: Artifact
+    files: list[File]
+    role: str
+    register: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class News:
+    """What a stretch of the journal adds."""
+
+    records: int = 0
+    damaged: int = 0
+    params: dict[str, Value] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    datasets: list[DatasetUse] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    artifacts: list[NewArtifact] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    steps: list[int | float] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    numbers: list[float | str] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+    histograms: list[Histogram] = field(default_factory=list)
+
+    def points(self, fractional: bool) -> pa.RecordBatch:
+        """The new points as `batches.POINTS`, with float steps where `fractional`."""
+        from ..adapters import batches
+
+        steps: list[Any] = [float(step) for step in self.steps] if fractional else self.steps
+        values = [float(value) for value in self.numbers]
+        return batches.points(self.keys, steps, self.times, values)
+
+    def text_batch(self) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        from ..adapters import batches
+
+        rows = self.texts
+        return pa.record_batch(
+            [*_common(rows), pa.array([row.text for row in rows], pa.large_string())], batches.TEXTS
+        )
+
+    def histogram_batch(self) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        from ..adapters import batches
+
+        rows = self.histograms
+        floats = pa.list_(pa.float64())
+        edges, counts = [row.edges for row in rows], [row.counts for row in rows]
+        return pa.record_batch(
+            [*_common(rows), pa.array(edges, floats), pa.array(counts, floats)], batches.HISTOGRAMS
+        )
+
+
+def _common(rows: list[Any]) -> Iterator[pa.Array]:
+    import pyarrow as pa
+
+    from ..adapters import batches
+
+    yield pa.array([row.key for row in rows], pa.string()).dictionary_encode()
+    yield pa.array([float(row.step) for row in rows], pa.float64())
+    yield pa.array([row.time for row in rows], batches.TIME)
+
+
+class Fold:
+    """The run as the records so far tell it."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.start: Start | None = None
+        self.to: list[str] = []
+        self.ended = False
+        self.fractional = False
+        self.last_time = 0
+        self.highest_step: int | float = -1
+        self.has: set[str] = set()
+        """Kinds and paths of what was logged, as the policy asks for them."""
+
+    def add(self, record: Record, news: News) -> None:
+        """Take in one record. Raises `SchemaVersionError` for a journal of a later release."""
+        if isinstance(record, Metrics):
+            self._metrics(record, news)
+            return
+        if isinstance(record, Start):
+            self._start(record, news)
+            return
+        run = self.run
+        if run is None:  # its beginning is lost: nothing can be attributed
+            news.damaged += 1
+            return
+        match record:
+            case Params(body=body):
+                found = from_builtins(body, dict)
+                self.run = replace(run, params=run.params | found)
+                news.params.update(found)
+            case Tags(tags=tags, labels=labels):
+                self.run = replace(
+                    run, tags=run.tags | tags, labels=list(dict.fromkeys([*run.labels, *labels]))
+                )
+                news.tags.update(tags)
+                news.labels += labels
+            case Dataset(body=body):
+                use = from_builtins(body, DatasetUse)
+                self.has.add("dataset")
+                if use not in run.datasets:
+                    self.run = replace(run, datasets=[*run.datasets, use])
+                    news.datasets.append(use)
+            case Change(body=body):
+                self.run = _changed(run, body)
+            case Stored(body=body, kind=kind):
+                file = from_builtins(body, File)
+                news.files.append(file)
+                self.has |= {file.path, *map(str, PurePosixPath(file.path).parents)} | (
+                    {kind} if kind else set()
+                )
+            case Made():
+                files = [from_builtins(file, File) for file in record.files]
+                artifact = from_builtins(record.body, Artifact)
+                self.has |= {artifact.type, artifact.id}
+                if artifact.metadata.get("preprocessor"):
+                    self.has.add("preprocessor")
+                news.artifacts.append(NewArtifact(artifact, files, record.role, record.register))
+            case Text() | Histogram():
+                (news.texts if isinstance(record, Text) else news.histograms).append(record)  # type: ignore[arg-type]
+                self._at(record.step, record.time)
+            case Finish(status=status, time=time, exit_code=exit_code):
+                self.ended = True
+                self.run = replace(run, status=Status(status), ended_at=moment(time), exit_code=exit_code)
+
+    def _start(self, record: Start, news: News) -> None:
+        if record.format > JOURNAL_FORMAT:
+            raise SchemaVersionError(
+                f"the journal is of format {record.format}; this release reads up to {JOURNAL_FORMAT}",
+                hint="deliver it with the release that wrote it: outgrow sync",
+            )
+        given = from_builtins(record.run, Run)
+        self.start, self.to, self.ended = record, record.to, False
+        self.last_time = max(self.last_time, record.time)
+        if self.run is None:
+            self.run = given
+        else:  # taken up again: what it knew stays, what is told anew counts
+            self.run = replace(
+                self.run,
+                status=Status.RUNNING,
+                ended_at=None,
+                exit_code=None,
+                name=given.name or self.run.name,
+                params=self.run.params | given.params,
+                tags=self.run.tags | given.tags,
+                environment=given.environment or self.run.environment,
+                code=given.code or self.run.code,
+            )
+        news.params.update(given.params)
+        news.tags.update(given.tags)
+        news.labels += given.labels
+
+    def _metrics(self, record: Metrics, news: News) -> None:
+        values = record.values
+        if self.run is None:
+            news.damaged += 1
+            return
+        news.keys.extend(values)
+        news.steps.extend([record.step] * len(values))
+        news.times.extend([record.time] * len(values))
+        news.numbers.extend(values.values())
+        self.run.summary.update(values)  # the fold's own dictionary: made by from_builtins
+        self._at(record.step, record.time)
+
+    def _at(self, step: int | float, time: int) -> None:
+        self.last_time = max(self.last_time, time)
+        self.highest_step = max(self.highest_step, step)
+        self.fractional = self.fractional or isinstance(step, float)
+
+    def killed(self) -> None:
+        """The process is gone and said no goodbye."""
+        if self.run is not None and not self.ended:
+            self.run = replace(self.run, status=Status.KILLED, ended_at=moment(self.last_time))
+
+    def current(self) -> Run:
+        """The run with numbers in its summary."""
+        assert self.run is not None
+        return replace(self.run, summary={key: float(str(value)) for key, value in self.run.summary.items()})
+
+
+def _changed(run: Run, body: dict[str, Any]) -> Run:
+    changes = dict(body)
+    if (seeds := changes.pop("seeds", None)) is not None and run.environment is not None:
+        run = replace(run, environment=replace(run.environment, seeds=run.environment.seeds | seeds))
+    return replace(run, **changes)

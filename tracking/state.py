@@ -1,0 +1,56 @@
+"""How far one sink has got with one journal: a small file, replaced as a whole after every delivery."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+
+class SinkState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    location: str
+    """Without credentials."""
+    run_id: str | None = None
+    """The run's id there."""
+    url: str | None = None
+    offset: int = 0
+    """Bytes of the journal that are delivered and durable there."""
+    done: bool = False
+    """The run's end has been delivered too."""
+    artifacts: dict[str, str] = {}
+    """Journal's artifact id → the id there."""
+    rejected: int = 0
+    """Records that the sink refused; they are in `rejected.jsonl`."""
+    error: str | None = None
+    """Why the last delivery failed; None after one that did not."""
+    hopeless: bool = False
+    """Repeating will not help without a change (credentials, configuration)."""
+
+
+def sink_name(location: str) -> str:
+    """A file name for a location."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", location).strip("-")[:60]
+    return f"{words}-{hashlib.blake2b(location.encode(), digest_size=4).hexdigest()}"
+
+
+def _path(folder: Path, location: str) -> Path:
+    return folder / "sinks" / f"{sink_name(location)}.json"
+
+
+def load(folder: Path, location: str) -> SinkState:
+    """A missing or damaged file is a beginning: delivery is idempotent."""
+    try:
+        return msgspec.json.decode(_path(folder, location).read_bytes(), type=SinkState)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return SinkState(location=location)
+
+
+def save(folder: Path, state: SinkState) -> None:
+    path = _path(folder, state.location)
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(msgspec.json.encode(state))
+    os.replace(part, path)

@@ -1,0 +1,239 @@
+"""The delivery process, and the lanes that `outgrow sync` uses too.
+
+A lane serves one sink: it goes through the journals that have something for it. Lanes do not wait
+for one another, so that a slow or dead sink holds back no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import tenacity
+
+from ..adapters.base import Sink
+from ..errors import Terminal, Transient
+from ..locations import open_sink
+from . import journal
+from .delivery import Delivery, targets
+from .spawn import gate_of, lock_of
+
+log = logging.getLogger("outgrow.delivery")
+IDLE = 15.0
+"""Seconds that the process waits for a next run before it leaves."""
+POLL = 0.2
+WRITERS = 4
+"""Journals that one lane delivers at once, where the sink allows it."""
+ATTEMPTS = 4
+"""Tries of one delivery in a row; then the next journal has its turn."""
+LONGEST_WAIT = 60.0
+
+
+class Lane:
+    """One sink and its journals. `step` goes through them once."""
+
+    def __init__(
+        self, location: str, opener: Callable[[], Sink], stop: threading.Event, interval: float = 0.0
+    ) -> None:
+        """`location` is the public form; `interval` the seconds between two deliveries of one journal."""
+        self.location = location
+        self.interval = interval
+        self.stop = stop
+        self._opener = opener
+        self._sink: Sink | None = None
+        self._opening = threading.Lock()
+        self._deliveries: dict[Path, Delivery] = {}
+        self._due: dict[Path, float] = {}
+        self._failures: dict[Path, int] = {}
+
+    def sink(self) -> Sink:
+        with self._opening:
+            if self._sink is None:
+                self._sink = self._opener()
+            return self._sink
+
+    def add(self, folder: Path) -> bool:
+        """Serve a journal from now on; False where nothing of it is left to deliver."""
+        if folder not in self._deliveries:
+            delivery = Delivery(folder, self.location, self.sink)
+            if delivery.settled and not journal.has_writer(folder):
+                return False
+            self._deliveries[folder] = delivery
+            self._due[folder] = 0.0
+        return True
+
+    def due(self) -> list[Path]:
+        now = time.monotonic()
+        return [f for f, d in self._deliveries.items() if not d.settled and self._due[f] <= now]
+
+    def step(self, folders: list[Path] | None = None) -> None:
+        """Deliver what is due (or these), several journals at once where the sink allows it."""
+        folders = self.due() if folders is None else folders
+        if not folders:
+            return
+        self.deliver(folders[0])  # alone: it opens the sink
+        rest = folders[1:]
+        if rest and not self.stop.is_set():
+            limit = self._sink.capabilities.writers if self._sink else 1
+            with ThreadPoolExecutor(min(limit or WRITERS, WRITERS, len(rest))) as pool:
+                list(pool.map(self.deliver, rest))
+
+    def deliver(self, folder: Path) -> bool:
+        """One journal, until it has nothing more. False where that failed (and is written down)."""
+        delivery = self._deliveries[folder]
+        began = time.monotonic()
+        try:
+            while not self.stop.is_set() and self._attempt(delivery):
+                pass
+        except Exception as error:  # noqa: BLE001 - an SDK may raise anything; the lane must go on
+            self._failed(delivery, error)
+            return False
+        self._failures.pop(folder, None)
+        # Where delivering is slow it is done less often, so that it never takes most of the time.
+        self._due[folder] = time.monotonic() + max(self.interval, 2 * (time.monotonic() - began))
+        return True
+
+    def _attempt(self, delivery: Delivery) -> bool:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((Transient, ConnectionError, TimeoutError)),
+            stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(self.stop),
+            wait=_wait,
+            sleep=tenacity.sleep_using_event(self.stop),
+            before_sleep=lambda call: self._noted(delivery, call),
+            reraise=True,
+        )
+        return bool(retrying(delivery.deliver))
+
+    def _noted(self, delivery: Delivery, call: tenacity.RetryCallState) -> None:
+        if call.outcome is not None and (error := call.outcome.exception()) is not None:
+            delivery.failed(error, hopeless=False)
+
+    def _failed(self, delivery: Delivery, error: Exception) -> None:
+        hopeless = isinstance(error, Terminal) or not isinstance(error, Transient | OSError)
+        log.warning(
+            "%s to %s: %s",
+            delivery.folder.name,
+            self.location,
+            error,
+            exc_info=not isinstance(error, Terminal),
+        )
+        with contextlib.suppress(OSError):  # the disk may be full: it was logged
+            delivery.failed(error, hopeless=hopeless)
+        count = self._failures[delivery.folder] = self._failures.get(delivery.folder, 0) + 1
+        self._due[delivery.folder] = time.monotonic() + min(2.0**count, LONGEST_WAIT)
+        with self._opening:
+            self._sink = None  # a broken connection is not used again
+
+    def unsettled(self) -> list[Path]:
+        return [folder for folder, delivery in self._deliveries.items() if not delivery.settled]
+
+    def close(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+
+
+def _wait(call: tenacity.RetryCallState) -> float:
+    """What the server asked for; else exponential with jitter."""
+    error = call.outcome.exception() if call.outcome else None
+    asked = getattr(error, "retry_after", None)
+    backoff = tenacity.wait_exponential_jitter(initial=0.2, max=10.0)(call)
+    return min(float(asked), LONGEST_WAIT) if asked else backoff
+
+
+class Server:
+    """Serves the journals of a folder until there has been nothing to do for a while."""
+
+    def __init__(self, root: Path, key: str, to: dict[str, str], interval: float, linger: float) -> None:
+        self.root, self.key, self.linger = root, key, linger
+        self.stop = threading.Event()
+        self.lanes = {
+            public: Lane(public, lambda text=text: open_sink(text), self.stop, interval)  # type: ignore[misc]
+            for public, text in to.items()
+        }
+        self._known: set[Path] = set()
+        self._seen = 0
+
+    def look(self) -> None:
+        """Take up journals that are new."""
+        changed = self.root.stat().st_mtime_ns
+        if changed == self._seen:
+            return
+        missed = False
+        for folder in journal.journals(self.root):
+            if folder in self._known:
+                continue
+            wanted = targets(folder)
+            missed = missed or not wanted  # made, but its first record is not written yet
+            lanes = [lane for location in wanted if (lane := self.lanes.get(location))]
+            if sum(lane.add(folder) for lane in lanes):
+                self._known.add(folder)
+        self._seen = 0 if missed else changed
+
+    def serve(self) -> None:
+        threads = [
+            threading.Thread(target=self._run, args=(lane,), daemon=True) for lane in self.lanes.values()
+        ]
+        self.look()
+        for thread in threads:
+            thread.start()
+        quiet = time.monotonic()
+        while True:
+            time.sleep(POLL)
+            try:
+                self.look()
+            except FileNotFoundError:
+                return  # the journals were removed
+            waiting = {folder for lane in self.lanes.values() for folder in lane.unsettled()}
+            live = any(journal.has_writer(folder) for folder in waiting)
+            now = time.monotonic()
+            if live:
+                quiet = now
+            elif now - quiet > (self.linger if waiting else IDLE) and self._leave():
+                return
+
+    def _leave(self) -> bool:
+        """Leave, unless a run began meanwhile: starters pass the same gate."""
+        gate = gate_of(self.root, self.key)
+        if not gate.acquire():
+            return False
+        known = len(self._known)
+        self.look()
+        if len(self._known) > known:
+            gate.release()
+            return False
+        self.running.release()
+        gate.release()
+        self.stop.set()
+        return True
+
+    def _run(self, lane: Lane) -> None:
+        while not self.stop.wait(POLL):
+            lane.step()
+
+    def run(self) -> None:
+        self.running = lock_of(self.root, self.key)
+        if self.running.acquire():
+            self.serve()
+
+
+def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    settings: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    with contextlib.suppress(OSError):
+        os.nice(10)  # training first
+    Server(
+        Path(settings["root"]), settings["key"], settings["to"], settings["interval"], settings["linger"]
+    ).run()
+
+
+if __name__ == "__main__":
+    main()
