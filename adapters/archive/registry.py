@@ -1,0 +1,60 @@
+"""Merging a registered model into the one of that name that an archive has already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...model import ModelVersion, RegisteredModel
+from ..fit import short_hash
+from .records import origin_version
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    model: RegisteredModel
+    """As it is here afterwards, all versions included."""
+    versions: list[ModelVersion]
+    """Those that are new or changed."""
+    changed: bool
+    """Whether the model's own facts are new or changed."""
+    numbers: dict[str, str]
+    """The source's version → the version here."""
+
+
+def merge(here: RegisteredModel | None, model: RegisteredModel) -> Merged:
+    """Versions keep their numbers, unless another platform's model of that name has it already."""
+    facts = replace(model, versions=[])
+    versions = {version.version: version for version in here.versions} if here else {}
+    changed: list[ModelVersion] = []
+    numbers: dict[str, str] = {}
+    for version in model.versions:
+        number = _number(version, versions)
+        numbers[origin_version(version)] = number
+        new = replace(version, version=number)
+        if versions.get(number) != new:
+            versions[number] = new
+            changed.append(new)
+    return Merged(
+        replace(facts, versions=list(versions.values())),
+        changed,
+        here is None or replace(here, versions=[]) != facts,
+        numbers,
+    )
+
+
+def _number(version: ModelVersion, versions: dict[str, ModelVersion]) -> str:
+    same = [
+        n for n, v in versions.items() if origin_version(v) == origin_version(version) and _same(v, version)
+    ]
+    if same:
+        return same[0]
+    if version.version not in versions:
+        return version.version
+    facts = f"{version.run} {version.artifact} {version.source}"
+    return f"{version.version}-{short_hash(facts)}"
+
+
+def _same(one: ModelVersion, other: ModelVersion) -> bool:
+    """Nothing that both tell of where they come from differs."""
+    pairs = ((one.run, other.run), (one.artifact, other.artifact), (one.source, other.source))
+    return all(a is None or b is None or a == b for a, b in pairs)

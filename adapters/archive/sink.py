@@ -1,0 +1,309 @@
+"""Writing into an archive. What was finished appears with `flush`, all at once: one segment."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from ...errors import Corrupt, Vanished
+from ...locations import Location
+from ...model import (
+    Artifact,
+    EvaluationDataset,
+    Experiment,
+    File,
+    ModelVersion,
+    Origin,
+    RegisteredModel,
+    Run,
+    Trace,
+)
+from ..base import Capabilities, Copy, RunWriter, Sink, Throughput
+from ..paths import checked
+from . import records
+from .bulk import BulkFile
+from .capabilities import CAPABILITIES
+from .index import Index
+from .manifest import FOLDER, ROOT_FILE, Part, Segment, check_root, dump, ensure_root, new_name, now
+from .registry import merge
+from .source import blob_name
+from .storage import storage, writing
+from .tables import BULK_TABLES, RECORD_TABLES, Row, sha256_of, table_of, write_table
+from .writer import ArchiveWriter, Finished
+
+_BLOCK = 2**20
+_AUTO_FLUSH_RUNS = 2_000
+"""Finished runs after which a flush happens by itself, to bound memory."""
+_STALE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What the next segment will hold."""
+
+    experiments: dict[str, tuple[Experiment, str]] = field(default_factory=dict)
+    runs: dict[str, Finished] = field(default_factory=dict)
+    artifacts: dict[str, tuple[Artifact, list[File]]] = field(default_factory=dict)
+    models: dict[tuple[str, str], RegisteredModel] = field(default_factory=dict)
+    versions: dict[tuple[str, str, str], ModelVersion] = field(default_factory=dict)
+    traces: dict[str, tuple[Trace, str]] = field(default_factory=dict)
+    datasets: dict[str, EvaluationDataset] = field(default_factory=dict)
+    shared: dict[str, BulkFile] = field(default_factory=dict)
+    own: list[BulkFile] = field(default_factory=list)
+    name: str = ""
+    """The segment's, from the first attempt to commit it on."""
+    parts: dict[str, Part] = field(default_factory=dict)
+    """Tables that are in their place already, by path."""
+
+    def __bool__(self) -> bool:
+        return any(
+            (self.experiments, self.runs, self.artifacts, self.models, self.versions, self.traces, self.datasets)
+        )  # fmt: skip
+
+    def rows(self, experiment_names: Mapping[str, str]) -> dict[str, list[Row]]:
+        """The rows of the record tables; those of one run or artifact lie together."""
+        rows: dict[str, list[Row]] = {name: [] for name in RECORD_TABLES}
+        rows["experiments"] = [records.experiment_row(*pair) for pair in self.experiments.values()]
+        for run_id, done in self.runs.items():
+            parts = [piece.row() for piece in done.pieces]
+            name = experiment_names.get(done.run.experiment)
+            rows["runs"].append(records.run_row(done.run, name, done.mark, done.stats, parts))
+            rows["params"] += records.param_rows(done.run)
+            rows["metrics"] += records.metric_rows(done.run, done.points_by_key)
+            rows["tags"] += records.tag_rows(done.run)
+            rows["run_files"] += [records.run_file_row(run_id, file) for file in done.files]
+        for artifact_id, (artifact, files) in self.artifacts.items():
+            rows["artifacts"].append(records.artifact_row(artifact, files))
+            rows["artifact_files"] += [records.artifact_file_row(artifact_id, file) for file in files]
+        rows["models"] = [records.model_row(model) for model in self.models.values()]
+        rows["model_versions"] = [
+            records.model_version_row(kind, version) for (kind, _, _), version in self.versions.items()
+        ]
+        rows["traces"] = [records.trace_row(*pair) for pair in self.traces.values()]
+        rows["evaluation_datasets"] = [records.evaluation_dataset_row(d) for d in self.datasets.values()]
+        return rows
+
+
+class ArchiveSink(Sink):
+    """Several sinks, also of several processes, may write to one archive at once."""
+
+    throughput = Throughput(
+        path="Parquet", points_per_second=4e6, files_per_second=500, bytes_per_second=150e6,
+        runs_per_second=1_000,
+    )  # fmt: skip
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._storage = storage(location)
+        self._storage.on_dead = self._remove_orphans
+        self.where = self._storage.url
+        if self._storage.exists(ROOT_FILE):
+            check_root(self._storage)
+        self._index = Index(self._storage)
+        self._refreshed_at = 0.0
+        self._lock = threading.RLock()
+        self._commit_lock = threading.Lock()
+        self._pending = _Pending()
+        self._queue: list[_Pending] = []
+        """Swapped-out pendings that a failed commit left; the next flush tries them again."""
+        self._experiment_names: dict[str, str] = {}
+        self._stored_experiments: set[str] | None = None
+        self._blobs: set[str] = set()
+        self._models: dict[tuple[str, str], RegisteredModel] | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return CAPABILITIES
+
+    def scratch(self) -> Path:
+        return self._storage.scratch()
+
+    def _fresh(self, *, at_once: bool = False) -> Index:
+        """The index, no older than a second."""
+        with self._lock:
+            if at_once or time.monotonic() - self._refreshed_at > _STALE_SECONDS:
+                self._index.refresh()
+                self._refreshed_at = time.monotonic()
+            return self._index
+
+    def copies(self) -> Iterator[Copy]:
+        for identity, place in list(self._fresh(at_once=True).runs.items()):
+            yield Copy(identity=identity, run_id=identity, mark=place.mark, url=place.url)
+
+    def find(self, identity: str) -> Copy | None:
+        place = self._fresh().runs.get(identity)
+        if place is None:
+            return None
+        return Copy(identity=identity, run_id=identity, mark=place.mark, url=place.url)
+
+    def experiment(self, experiment: Experiment) -> str:
+        here = records.experiment_id(experiment)
+        with self._lock:
+            if self._stored_experiments is None:
+                known = self._fresh().latest("experiments", ("id",), Experiment, first=True)
+                self._stored_experiments = set(known)
+                self._experiment_names |= {id_: e.name for id_, e in known.items()}
+            if here not in self._stored_experiments:
+                self._pending.experiments[here] = (replace(experiment, id=here), experiment.id)
+                self._stored_experiments.add(here)
+                self._experiment_names[here] = experiment.name
+        return here
+
+    def begin(self, run: Run, origin: Origin, existing: Copy | None = None) -> RunWriter:
+        ensure_root(self._storage)
+        with self._lock:
+            waiting = origin.identity in self._pending.runs
+        if waiting:
+            self.flush()
+        index = self._fresh(at_once=waiting)
+        present = origin.identity in index.runs
+        if existing is not None and not present:
+            raise Vanished(
+                f"run {existing.run_id!r} is no longer in {self.location}", hint="repeat the command"
+            )
+        return ArchiveWriter(self, run, origin, index if present else None)
+
+    def keep(self, file: File, stream: BinaryIO | None) -> File:
+        """Store a file's bytes once, under their SHA-256. Raises `Corrupt` where they are not what they should be."""
+        checked(file.path)
+        if stream is None:
+            return file
+        local = self._storage.scratch() / uuid.uuid4().hex
+        sha, size = hashlib.sha256(), 0
+        try:
+            with writing(self.where), local.open("wb") as out:
+                while block := stream.read(_BLOCK):
+                    sha.update(block)
+                    out.write(block)
+                    size += len(block)
+            digest = sha.hexdigest()
+            if file.sha256 is not None and file.sha256 != digest:
+                raise Corrupt(
+                    f"the bytes of {file.path!r} have SHA-256 {digest}, not the {file.sha256} they should have",
+                    hint="copy the run again; if it stays, the file is damaged in the source",
+                )
+            self._put_blob(digest, size, local)
+        finally:
+            local.unlink(missing_ok=True)
+        return replace(file, size=size, sha256=digest)
+
+    def _put_blob(self, digest: str, size: int, local: Path) -> None:
+        if digest in self._blobs:
+            return
+        name = blob_name(digest)
+        try:
+            present = self._storage.size(name) == size
+        except FileNotFoundError:
+            present = False
+        if not present:
+            self._storage.put(name, local)
+        self._blobs.add(digest)
+
+    def stage_artifact(self, artifact: Artifact, files: list[File]) -> None:
+        with self._lock:
+            self._pending.artifacts[artifact.id] = (artifact, files)
+
+    def adopt(self, files: list[BulkFile]) -> None:
+        """Closed files of one run's own, for the next segment."""
+        self._pending.own += files
+
+    def stage_run(self, place: Callable[[dict[str, BulkFile]], Finished]) -> None:
+        with self._lock:
+            done = place(self._pending.shared)
+            self._pending.runs[done.run.id] = done
+            full = len(self._pending.runs) >= _AUTO_FLUSH_RUNS
+        if full:
+            self.flush()
+
+    def register(self, model: RegisteredModel) -> Mapping[str, str]:
+        ensure_root(self._storage)
+        with self._lock:
+            if self._models is None:
+                self._models = self._fresh().models()
+            slot = (model.kind, model.name)
+            merged = merge(self._models.get(slot), model)
+            self._models[slot] = merged.model
+            if merged.changed:
+                self._pending.models[slot] = merged.model
+            for version in merged.versions:
+                self._pending.versions[(*slot, version.version)] = version
+            return merged.numbers
+
+    def trace(self, trace: Trace, origin: Origin) -> str:
+        with self._lock:
+            known = self._fresh().origins("traces") | {k: o for k, (_, o) in self._pending.traces.items()}
+            here = trace.id
+            if known.get(here, origin.identity) != origin.identity:
+                here = f"{origin.platform}:{trace.id}"  # another platform's trace has that id
+            if here not in known:
+                self._pending.traces[here] = (replace(trace, id=here), origin.identity)
+        return here
+
+    def evaluation_dataset(self, dataset: EvaluationDataset) -> str:
+        with self._lock:
+            known = self._fresh().latest("evaluation_datasets", ("id",), EvaluationDataset)
+            if known.get(dataset.id) != dataset:
+                self._pending.datasets[dataset.id] = dataset
+        return dataset.id
+
+    def flush(self) -> None:
+        """Commit what is finished as one segment. After an error the next flush tries again."""
+        with self._commit_lock:
+            with self._lock:
+                if self._pending:
+                    self._queue.append(self._pending)
+                    self._pending = _Pending()
+            while self._queue:
+                self._commit(self._queue[0])
+                self._queue.pop(0)
+                self._refreshed_at = 0.0
+
+    def _commit(self, pending: _Pending) -> None:
+        ensure_root(self._storage)
+        index = self._fresh(at_once=True)
+        if not pending.name:
+            pending.name = new_name(index.segments.next_sequence(), self._storage.token)
+        for file in pending.shared.values():
+            if not file.path:
+                file.close()
+        for number, file in enumerate([*pending.shared.values(), *pending.own]):
+            path = f"{file.table}/{pending.name}-{number}.parquet"
+            if path not in pending.parts:
+                self._put_table(pending, file.table, path, file.rows, file.local)
+                file.path = path
+        for table, rows in pending.rows(self._experiment_names).items():
+            path = f"{table}/{pending.name}.parquet"
+            if rows and path not in pending.parts:
+                local = self.scratch() / uuid.uuid4().hex
+                write_table(table_of(table, rows, pending.name), local, self.where)
+                self._put_table(pending, table, path, len(rows), local)
+        segment = Segment(
+            pending.name, list(pending.parts.values()), after=index.segments.heads(), created_at=now()
+        )
+        self._storage.put_bytes(f"{FOLDER}/{pending.name}.json", dump(segment))
+
+    def _put_table(self, pending: _Pending, table: str, path: str, rows: int, local: Path) -> None:
+        part = Part(table, path, rows, local.stat().st_size, sha256_of(local))
+        self._storage.put(path, local)
+        pending.parts[path] = part
+
+    def _remove_orphans(self, token: str) -> None:
+        """Remove the tables of a killed writer that never got a manifest."""
+        self._index.refresh()
+        for table in (*RECORD_TABLES, *BULK_TABLES):
+            for name in self._storage.names(table):
+                if f"-{token}" in name and f"{table}/{name}" not in self._index.parts:
+                    self._storage.remove(f"{table}/{name}")
+
+    def close(self) -> None:
+        """Flushes what is finished, then removes the writer's temporary files."""
+        try:
+            self.flush()
+        finally:
+            self._storage.close()
