@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("migrate", "Read the target back and compare it with the source."),
     "status": ("migrate", "What copies have been made from here, run by run."),
     "where": ("migrate", "Where a run was copied to, or came from."),
+    "init": ("tracking", "Write a commented configuration to start from."),
     "sync": ("tracking", "Deliver what is still in the local journals."),
 }
 

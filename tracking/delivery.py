@@ -40,9 +40,17 @@ LIVE_MARK = "live"
 class Delivery:
     """One journal and one sink. Not for several threads; a file lock keeps other processes out."""
 
-    def __init__(self, folder: Path, location: str, open_sink: Callable[[], Sink]) -> None:
-        """`location` is the public form; `open_sink` gives the (shared) sink when there is something to send."""
+    def __init__(
+        self, folder: Path, location: str, open_sink: Callable[[], Sink], *, ended: bool = False
+    ) -> None:
+        """`location` is the public form; `open_sink` gives the (shared) sink when there is something to send.
+
+        `ended`: a run of another machine that said no goodbye has ended; it is then killed.
+        """
         self.folder = folder
+        self.busy = False
+        """Another process had the journal at the last call."""
+        self._assume_ended = ended
         self.location = location
         self.identity = Origin(platform=PLATFORM, run_id=folder.name).identity
         self._open_sink = open_sink
@@ -58,7 +66,8 @@ class Delivery:
 
         Raises what the sink raises, except `Rejected`: the refused records go to `rejected.jsonl`.
         """
-        if self.settled or not self._lock.acquire():
+        self.busy = not self.settled and not self._lock.acquire()
+        if self.busy or self.settled:
             return False
         try:
             self.state = state.load(self.folder, self.location)
@@ -104,7 +113,7 @@ class Delivery:
         if fold.run is None or fold.start is None:
             return False
         more = end - self._folded > 0 and self._folded > before
-        here = fold.start.host == socket.gethostname()
+        here = self._assume_ended or fold.start.host == socket.gethostname()
         over = not more and (fold.ended or (written and here))
         if over and not fold.ended:
             fold.killed()

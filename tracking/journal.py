@@ -69,10 +69,13 @@ class Journal:
             self._append_after_trouble(line)
             return
         try:
-            if os.write(self._file, line) == len(line):
+            written = os.write(self._file, line)
+            if written == len(line):
                 return
-            reason: OSError = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._cut = True
+            if written == len(line) - 1:
+                return  # whole but for its newline, which the next record brings
+            reason: OSError = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             reason = error
         self._keep(line, reason)
@@ -102,8 +105,9 @@ class Journal:
             try:
                 while self._waiting:
                     data = (b"\n" if self._cut else b"") + self._waiting[0]
-                    self._cut = os.write(self._file, data) < len(data)
-                    if self._cut:
+                    missing = len(data) - os.write(self._file, data)
+                    self._cut = missing > 0
+                    if missing > 1:
                         return False
                     self._waiting.popleft()
             except OSError:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,20 @@ class Lane:
     """One sink and its journals. `step` goes through them once."""
 
     def __init__(
-        self, location: str, opener: Callable[[], Sink], stop: threading.Event, interval: float = 0.0
+        self,
+        location: str,
+        opener: Callable[[], Sink],
+        stop: threading.Event,
+        interval: float = 0.0,
+        *,
+        ended: bool = False,
     ) -> None:
-        """`location` is the public form; `interval` the seconds between two deliveries of one journal."""
+        """`location` is the public form; `interval` the seconds between two deliveries of one journal.
+
+        `ended`: runs of other machines that said no goodbye have ended.
+        """
         self.location = location
+        self.ended = ended
         self.interval = interval
         self.stop = stop
         self._opener = opener
@@ -64,7 +75,7 @@ class Lane:
     def add(self, folder: Path) -> bool:
         """Serve a journal from now on; False where nothing of it is left to deliver."""
         if folder not in self._deliveries:
-            delivery = Delivery(folder, self.location, self.sink)
+            delivery = Delivery(folder, self.location, self.sink, ended=self.ended)
             if delivery.settled and not journal.has_writer(folder):
                 return False
             self._deliveries[folder] = delivery
@@ -136,6 +147,10 @@ class Lane:
     def unsettled(self) -> list[Path]:
         return [folder for folder, delivery in self._deliveries.items() if not delivery.settled]
 
+    def busy(self, folder: Path) -> bool:
+        """Whether another process was delivering the journal when it was this lane's turn."""
+        return self._deliveries[folder].busy
+
     def close(self) -> None:
         if self._sink is not None:
             self._sink.close()
@@ -156,8 +171,7 @@ class Server:
         self.root, self.key, self.linger = root, key, linger
         self.stop = threading.Event()
         self.lanes = {
-            public: Lane(public, lambda text=text: open_sink(text), self.stop, interval)  # type: ignore[misc]
-            for public, text in to.items()
+            public: Lane(public, partial(open_sink, text), self.stop, interval) for public, text in to.items()
         }
         self._known: set[Path] = set()
         self._seen = 0
