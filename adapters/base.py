@@ -129,6 +129,10 @@ class Capabilities:
     point_columns: frozenset[str] = frozenset()
     """Optional columns of points (`epoch`, `context`) that the platform keeps."""
     max_points_per_series: int | None = None
+    step_decimals: int | None = None
+    """Decimal places of a step that the platform keeps; None: all that a double has."""
+    max_text: int | None = None
+    """Characters of one value of a text series."""
 
     version_numbers: Literal["any", "sequential"] = "any"
     """Registry versions: free text, or 1, 2, 3… given by the platform."""

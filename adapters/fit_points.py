@@ -42,7 +42,21 @@ def fit_rows(
         fitted.keys(key)
     batch = _fit_steps(batches.rename(batch, fitted.keys.changed), caps, losses)
     batch = batches.with_steps(batch, pa.float64())
+    if caps.max_text is not None and "text" in batch.schema.names:
+        batch = _fit_texts(batch, caps.max_text, losses)
     return _fit_point_times(batch, fitted.run, caps, losses), losses
+
+
+def _fit_texts(batch: pa.RecordBatch, length: int, losses: list[Loss]) -> pa.RecordBatch:
+    texts = batch.column("text")
+    long = pc.greater(pc.utf8_length(texts), length)
+    count = pc.sum(long).as_py() or 0
+    if not count:
+        return batch
+    losses.append(Loss("truncated", "texts", f"texts longer than {length} characters", count))
+    marks = (pa.scalar("…", texts.type), pa.scalar("", texts.type))
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, length - 1), *marks)
+    return _set(batch, "text", pc.if_else(long, cut, texts))
 
 
 def _set(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
@@ -73,6 +87,13 @@ def _fit_steps(batch: pa.RecordBatch, caps: Capabilities, losses: list[Loss]) ->
                 losses.append(Loss("rounded", "points", "fractional steps are rounded down", changed))
             floor = pc.if_else(pc.greater(pc.abs(floor), 2.0**62), pa.scalar(None, floor.type), floor)
             steps = pc.cast(floor, pa.int64())
+        elif caps.step_decimals is not None:
+            near = pc.round(steps, caps.step_decimals)
+            changed = pc.sum(pc.not_equal(near, steps)).as_py() or 0
+            if changed:
+                detail = f"steps are kept to {caps.step_decimals} decimal places"
+                losses.append(Loss("rounded", "points", detail, changed))
+                steps = near
     if not caps.negative_steps:
         below = pc.less(steps, 0).fill_null(False)
         if pc.any(below).as_py():
