@@ -4,11 +4,11 @@ Each answer is a frozen record or an Arrow table; the command line prints the sa
 read through `adapters.origin.restored`, so a copied run answers as the original would.
 """
 
+from ..reading import find_run, open_location, select
 from .best import Best, best
 from .diff import Difference, RunDiff, diff
 from .lineage import Lineage, lineage
 from .runs import runs
-from .selection import find_run, open_location, select
 from .show import RunView, SeriesView, show
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ..adapters.base import Source
 from ..model import File, Run
-from .selection import open_location, select
+from ..reading import open_location, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from ..adapters.base import Source
 from ..errors import OutgrowError
 from ..evidence import REDEPLOYABLE, REPRODUCIBLE, evidence, missing
 from ..model import Artifact, File, Run
-from .selection import open_location, select
+from ..reading import open_location, select
 
 Rule = Literal[
     "weights", "preprocessor", "split", "seed", "commit", "environment", "dataset", "owner",
@@ -154,7 +154,7 @@ def _audit_run(
         and not damaged
         and not (run.code and run.code.dirty and not run.code.diff),
         redeployable=not missing(REDEPLOYABLE, found) and not damaged,
-        evidence=dict(found),
+        evidence={str(kind): where for kind, where in found.items()},
         findings=findings,
     )
 

@@ -13,8 +13,7 @@ from ..adapters.base import Source
 from ..adapters.fit import text_of
 from ..errors import ConfigError
 from ..model import Run
-from .runs import number
-from .selection import open_location, select
+from ..reading import number, open_location, select
 
 MIN_RUNS = 10
 """Fewer runs than this say nothing about which param mattered."""

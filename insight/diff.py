@@ -14,9 +14,7 @@ import numpy as np
 from ..adapters.base import Source
 from ..adapters.fit import text_of
 from ..model import Environment, Run
-from .runs import number
-from .selection import find_run, open_location, split_reference
-from .show import Floats, curves
+from ..reading import Floats, curves, find_run, number, open_location, split_reference
 
 Section = Literal["data", "code", "params", "seeds", "environment", "hardware", "artifacts", "metrics"]
 SECTIONS: tuple[Section, ...] = (
@@ -191,7 +189,7 @@ def _final(run_curves: dict[str, tuple[Floats, Floats]], run: Run, key: str) -> 
 
 
 def _spread(values: Sequence[Any]) -> float:
-    finite = [v for v in values if v is not None and math.isfinite(v)]
+    finite: list[float] = [v for v in values if v is not None and math.isfinite(v)]
     if len(finite) < 2:
         return 0.0
     return (max(finite) - min(finite)) / (max(abs(v) for v in finite) or 1.0)

@@ -13,7 +13,7 @@ from typing import Literal
 from ..adapters.base import Source
 from ..errors import LocationError
 from ..model import Artifact, File, ModelVersion, RegisteredModel, Run
-from .selection import open_location, select
+from ..reading import open_location, select
 
 NodeKind = Literal["model version", "run", "artifact", "data set", "commit", "environment", "file"]
 CHUNK = 1 << 20

@@ -15,8 +15,7 @@ from typing import Literal
 from ..adapters.base import Remover, Source
 from ..errors import ConfigError
 from ..model import File, Run, digest
-from .runs import number
-from .selection import open_location, select
+from ..reading import number, open_location, select
 
 KEEP_TAGS = ("keep", "outgrow.keep", "outgrow.card")
 """A run with one of these tags (not `false`) is kept for good."""

@@ -13,7 +13,7 @@ from ..adapters.base import Source
 from ..adapters.fit import text_of
 from ..errors import ConfigError
 from ..model import Experiment, Run
-from .selection import open_location, select
+from ..reading import number, open_location, select
 
 FACTS = (
     "id",
@@ -91,20 +91,6 @@ def _expand(columns: Sequence[str] | None, found: Sequence[tuple[Experiment, Run
         else:
             result[name] = None
     return list(result)
-
-
-def number(value: Any) -> float | None:
-    """The value as a number, also where the platform keeps numbers as text; None if it is none."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return None
 
 
 def _sorted(found: list[tuple[Experiment, Run]], name: str) -> list[tuple[Experiment, Run]]:

@@ -6,16 +6,12 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from ..adapters.base import Source
-from ..adapters.batches import with_steps
 from ..model import Artifact, Experiment, File, Run
-from .selection import find_run, open_location, split_reference
+from ..reading import Floats, curves, find_run, open_location, split_reference
 
 _BARS = "▁▂▃▄▅▆▇█"
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,35 +60,6 @@ def view(source: Source, experiment: Experiment, run: Run, *, width: int = 32) -
         files=sorted(source.files(run), key=lambda file: file.path),
         artifacts=list(source.artifacts(run)),
     )
-
-
-def curves(source: Source, run: Run) -> dict[str, tuple[Floats, Floats]]:
-    """Metric key → (steps, values), ordered by step; points without a step take their position."""
-    parts = [_uniform(batch) for batch in source.points(run)]
-    if not parts:
-        return {}
-    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
-    chunk = table.column("key").chunk(0)
-    words = chunk.dictionary.to_pylist()
-    index = chunk.indices.to_numpy(zero_copy_only=False)
-    steps = table.column("step").to_numpy(zero_copy_only=False)
-    values = table.column("value").to_numpy(zero_copy_only=False)
-    order = np.argsort(index, kind="stable")
-    starts = np.searchsorted(index[order], np.arange(len(words) + 1))
-    result = {}
-    for i, word in enumerate(words):
-        rows = order[starts[i] : starts[i + 1]]
-        if not len(rows):
-            continue
-        own = steps[rows].astype(np.float64)
-        own = np.where(np.isnan(own), np.arange(len(rows), dtype=np.float64), own)
-        by_step = np.argsort(own, kind="stable")
-        result[word] = (own[by_step], values[rows][by_step].astype(np.float64))
-    return result
-
-
-def _uniform(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return with_steps(batch.select(["key", "step", "value"]), pa.float64())
 
 
 def spark(values: Floats, width: int = 32) -> str:

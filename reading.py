@@ -1,16 +1,27 @@
-"""Finding the runs that a question is about."""
+"""Reading a location: the runs that a question is about, and their curves.
+
+For `insight` and `cards`, which only read. Copied runs are given back as they were before the copy.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from .. import filters, locations
-from ..adapters.base import Source
-from ..adapters.origin import restored
-from ..errors import LocationError
-from ..filters import Filter
-from ..model import Experiment, Run
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from . import filters, locations
+from .adapters.base import Source
+from .adapters.batches import with_steps
+from .adapters.restored import restored
+from .errors import LocationError
+from .filters import Filter
+from .model import Experiment, Run
+
+Floats = npt.NDArray[np.float64]
 
 
 def open_location(location: str | Source) -> Source:
@@ -92,3 +103,46 @@ def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
         if close
         else "list them with: outgrow runs LOCATION",
     )
+
+
+def number(value: Any) -> float | None:
+    """The value as a number, also where the platform keeps numbers as text; None if it is none."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return None
+
+
+def curves(source: Source, run: Run) -> dict[str, tuple[Floats, Floats]]:
+    """Metric key → (steps, values), ordered by step; points without a step take their position."""
+    parts = [_uniform(batch) for batch in source.points(run)]
+    if not parts:
+        return {}
+    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
+    chunk = table.column("key").chunk(0)
+    words = chunk.dictionary.to_pylist()
+    index = chunk.indices.to_numpy(zero_copy_only=False)
+    steps = table.column("step").to_numpy(zero_copy_only=False)
+    values = table.column("value").to_numpy(zero_copy_only=False)
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], np.arange(len(words) + 1))
+    result = {}
+    for i, word in enumerate(words):
+        rows = order[starts[i] : starts[i + 1]]
+        if not len(rows):
+            continue
+        own = steps[rows].astype(np.float64)
+        own = np.where(np.isnan(own), np.arange(len(rows), dtype=np.float64), own)
+        by_step = np.argsort(own, kind="stable")
+        result[word] = (own[by_step], values[rows][by_step].astype(np.float64))
+    return result
+
+
+def _uniform(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return with_steps(batch.select(["key", "step", "value"]), pa.float64())
