@@ -1,0 +1,183 @@
+"""`copy`: history from one location to another, resumable, exactly once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..adapters.base import Copy, Sink, Source
+from ..adapters.fit_stream import Stream
+from ..adapters.restored import restored
+from ..filters import Filter
+from .context import Context, Interrupted
+from .engine import Engine
+from .ids import MAP_KINDS, Ids
+from .ledger import DEFAULT_PATH, Ledger
+from .places import Place, sink_of, source_of, source_of_sink
+from .registry import Beyond, BeyondRuns
+from .report import CopyReport, Event
+from .select import Selection
+from .streams import reader
+
+DEFAULT_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a copy is. `listed` grows until `listing` is over."""
+
+    listed: int = 0
+    settled: int = 0
+    copied: int = 0
+    failed: int = 0
+    points: int = 0
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def copy(
+    source: Place | Source,
+    target: Place | Sink,
+    *,
+    experiments: Iterable[str] | None = None,
+    where: Filter | str | None = None,
+    workers: int = DEFAULT_WORKERS,
+    retry_failed: bool = False,
+    ledger: Ledger | str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    target_source: Callable[[], Source] | None = None,
+) -> CopyReport:
+    """Copy what is selected and not yet complete in the target.
+
+    `retry_failed`: only runs whose last attempt failed, by the ledger. `ledger`: a file, by
+    default `.outgrow/ledger.db`. `progress` and `on_event` are called from several threads, one
+    call at a time. `target_source` reads the target back, for a `Sink` without a location of its
+    own; it is used for platforms that append what is sent again.
+
+    A failed run is in the report and stops no other. Raises `ConfigError` for a selection that
+    is not understood, and what opening either side or listing the source raises.
+    """
+    started = time.monotonic()
+    selection = Selection.of(experiments, where)
+    with ExitStack() as opened:
+        src = restored(source_of(source, opened))
+        sink = sink_of(target, opened)
+        book = ledger if isinstance(ledger, Ledger) else opened.enter_context(Ledger(ledger or DEFAULT_PATH))
+        places = (str(src.location), str(sink.location))
+        ids = Ids(sink, src.location.platform, {kind: book.remembered(*places, kind) for kind in MAP_KINDS})
+        reading_back = _ReadBack(target_source or (lambda: source_of_sink(sink)), opened)
+        context = Context(
+            source=src,
+            sink=sink,
+            caps=sink.capabilities,
+            ids=ids,
+            stop=threading.Event(),
+            event=_Events(on_event, progress, started),
+            target_rows=reading_back.rows,
+        )
+        only = None
+        if retry_failed:
+            failed = {*book.rows(*places, "failed"), *book.rows(*places, "partial")}
+            only = frozenset(row.identity for row in failed)
+        engine = Engine(context, selection, book, list(src.source.registry()), workers=workers, only=only)
+        engine.run()
+        beyond = Beyond()
+        if engine.state == "done" and not retry_failed:
+            try:
+                filtered = not selection.everything
+                beyond = BeyondRuns(engine, book, engine.losses, filtered=filtered).copy()
+            except (KeyboardInterrupt, Interrupted):
+                engine.state = "interrupted"
+        return _report(engine, beyond, list(src.problems()), time.monotonic() - started)
+
+
+def _report(engine: Engine, beyond: Beyond, problems: list[str], seconds: float) -> CopyReport:
+    copied = [outcome for outcome in engine.outcomes if outcome.state in ("copied", "partial")]
+    return CopyReport(
+        source=str(engine.source.location),
+        target=str(engine.sink.location),
+        state=engine.state,
+        stopped_by=engine.stopped_by,
+        runs=engine.outcomes,
+        counts=dict(Counter(outcome.state for outcome in engine.outcomes)),
+        points=sum(outcome.points for outcome in copied),
+        files=sum(outcome.files for outcome in copied),
+        bytes=sum(outcome.bytes for outcome in copied),
+        models=beyond.models,
+        versions=beyond.versions,
+        versions_omitted=beyond.omitted,
+        traces=beyond.traces,
+        evaluation_datasets=beyond.evaluation_datasets,
+        losses=engine.losses.lines(),
+        failures=engine.failures + beyond.failures,
+        problems=problems,
+        seconds=seconds,
+    )
+
+
+class _Events:
+    """Passes events on, one at a time, and adds them up."""
+
+    def __init__(
+        self,
+        on_event: Callable[[Event], None] | None,
+        progress: Callable[[Progress], None] | None,
+        started: float,
+    ) -> None:
+        self._on_event, self._progress, self._started = on_event, progress, started
+        self._sum = Progress()
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        if self._on_event is None and self._progress is None:
+            return
+        with self._lock:
+            if self._on_event is not None:
+                self._on_event(replace(event, time=datetime.now(UTC)))
+            if self._progress is not None:
+                self._sum = self._added(event)
+                self._progress(self._sum)
+
+    def _added(self, event: Event) -> Progress:
+        now, kind = self._sum, event.kind
+        return replace(
+            now,
+            listed=now.listed + (kind == "listed"),
+            settled=now.settled + (kind in ("durable", "skipped", "failed")),
+            copied=now.copied + (kind == "durable"),
+            failed=now.failed + (kind == "failed"),
+            points=now.points + event.points,
+            files=now.files + (kind == "file"),
+            bytes=now.bytes + event.bytes,
+            seconds=time.monotonic() - self._started,
+        )
+
+
+class _ReadBack:
+    """Rows of runs in the target, read through its source; opened when first needed."""
+
+    def __init__(self, open_: Callable[[], Source], opened: ExitStack) -> None:
+        self._open, self._opened = open_, opened
+        self._source: Source | None = None
+        self._lock = threading.Lock()
+
+    def rows(self, stream: Stream, copy: Copy) -> Iterable[pa.RecordBatch]:
+        with self._lock:
+            if self._source is None:
+                self._source = self._opened.enter_context(self._open())
+            source = self._source
+        for experiment in source.experiments():
+            for run in source.runs(experiment):
+                if run.id == copy.run_id:
+                    return reader(source, stream)(run)
+        return ()
