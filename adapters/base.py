@@ -120,7 +120,8 @@ class Capabilities:
     repeated_steps: bool = True
     """Several points of one key at one step are all kept."""
     decreasing_steps: bool = True
-    """A point may have a lower step than the one before it."""
+    """A value may have a lower step than the one before it. False: `StreamFitter` drops such points
+    and histograms, and numbers such texts anew; the sink is given increasing steps only."""
     exact_duplicates: bool = True
     """Two identical points stay two."""
     point_times: Literal["us", "ms", "s", "none"] = "us"

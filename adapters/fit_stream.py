@@ -78,6 +78,7 @@ class StreamFitter:
         points = stream == "points"
         self._once = _Seen() if points and not caps.exact_duplicates else None
         self._steps = _Seen() if points and not caps.repeated_steps else None
+        self._increasing = None if caps.decreasing_steps else _Increasing()
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         fingerprint(self.stream, batch, self.original)
@@ -96,8 +97,22 @@ class StreamFitter:
         if self._steps is not None:
             detail = "several values of one key at one step: the first is kept"
             batch = self._count("merged", detail, batch, self._steps(batch, ["key", "step"]))
+        if self._increasing is not None:
+            batch = self._increase(self._increasing, batch)
         fingerprint(self.stream, batch, self.written)
         return batch
+
+    def _increase(self, increasing: _Increasing, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self.stream == "texts":
+            batch, changed = increasing.numbered(batch)
+            detail = "texts whose step does not increase are numbered anew"
+            self.losses.add([Loss("retyped", "texts", detail, changed)] if changed else [])
+            return batch
+        kept = increasing.kept(batch)
+        if kept.num_rows < batch.num_rows:
+            detail = "values at or below an earlier step of their key"
+            self.losses.add([Loss("dropped", self.stream, detail, batch.num_rows - kept.num_rows)])
+        return kept
 
     @property
     def inexact(self) -> set[str]:
@@ -144,6 +159,39 @@ class _Seen:
         keep = np.zeros(batch.num_rows, dtype=bool)
         keep[first[new]] = True
         return batch.filter(pa.array(keep))
+
+
+class _Increasing:
+    """The highest step so far of each key, for platforms whose series only go forward."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def kept(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows above every earlier step of their key."""
+        keep = np.ones(batch.num_rows, dtype=bool)
+        steps = batch.column("step").to_numpy(zero_copy_only=False)
+        for key, rows in _rows_by_key(batch):
+            highest = np.maximum.accumulate(np.concatenate(([self._last.get(key, -np.inf)], steps[rows])))
+            keep[rows] = steps[rows] > highest[:-1]
+            self._last[key] = float(highest[-1])
+        return batch if keep.all() else batch.filter(pa.array(keep))
+
+    def numbered(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """Every row, those that do not increase one step after the one before; how many these are."""
+        steps = batch.column("step").to_numpy(zero_copy_only=False).copy()
+        changed = 0
+        for key, rows in _rows_by_key(batch):
+            last = self._last.get(key, -np.inf)
+            if not (np.diff(steps[rows], prepend=last) > 0).all():
+                for row in rows:
+                    if not steps[row] > last:
+                        steps[row], changed = np.floor(last) + 1.0, changed + 1
+                    last = float(steps[row])
+            self._last[key] = float(steps[rows[-1]])
+        if not changed:
+            return batch, 0
+        return batch.set_column(batch.schema.get_field_index("step"), "step", pa.array(steps)), changed
 
 
 class Sampler:
