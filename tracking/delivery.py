@@ -58,6 +58,8 @@ class Delivery:
         self._folded = 0
         self._experiment: str | None = None
         self._parent: str | None = None
+        self._careful = False
+        self._sink: Sink | None = None
         self._lock = journal.FileLock(folder / f"delivery-{state.sink_name(location)}.lock")
         self.state = state.load(folder, location)
 
@@ -123,7 +125,14 @@ class Delivery:
         if not sink.capabilities.live and not over:
             self._fold, self._folded = Fold(), 0
             return False
-        self._send(sink, news, over)
+        try:
+            self._send(sink, news, over)
+        except Rejected:  # by a sink that buffers: each record alone then tells which one it is
+            self._careful = True
+            try:
+                self._send(sink, news, over)
+            finally:
+                self._careful = False
         # A cut last line counts as delivered once nobody will complete it.
         self.state.offset = journal.size(self.folder) if over and written else self._folded
         self._folded = max(self._folded, self.state.offset)
@@ -134,7 +143,7 @@ class Delivery:
     # --- one delivery ------------------------------------------------------------------------
 
     def _send(self, sink: Sink, news: News, over: bool) -> None:
-        caps = sink.capabilities
+        caps, self._sink = sink.capabilities, sink
         run = self._fold.current()
         origin = Origin(platform=PLATFORM, run_id=run.id)
         if self._experiment is None:
@@ -269,17 +278,23 @@ class Delivery:
     def _one(self, kind: str, record: Any, send: Callable[..., T], *args: Any) -> T | None:
         """Send one record; None where it was refused."""
         try:
-            return send(*args)
+            return self._sent(send, *args)
         except Rejected as error:
             self._refused(kind, record, str(error))
             return None
+
+    def _sent(self, send: Callable[..., T], *args: Any) -> T:
+        result = send(*args)
+        if self._careful and self._sink is not None:
+            self._sink.flush()
+        return result
 
     def _items(self, items: dict[str, Any], send: Callable[[dict[str, Any]], None], kind: str) -> None:
         """Send all at once; where that is refused, one by one."""
         if not items:
             return
         try:
-            send(items)
+            self._sent(send, items)
         except Rejected:
             for key, value in items.items():
                 self._one(kind, {key: value}, send, {key: value})
@@ -293,7 +308,7 @@ class Delivery:
                 continue
             calls += 1
             try:
-                send(part)
+                self._sent(send, part)
             except Rejected as error:
                 rows = part.num_rows
                 if rows == 1 or calls > ISOLATING:

@@ -222,7 +222,7 @@ def has_writer(folder: Path) -> bool:
 def read(folder: Path, offset: int = 0, limit: int | None = None) -> Iterator[tuple[Record | None, int]]:
     """Records from a byte offset, each with the offset after it; None for a damaged line.
 
-    Stops before a last line that has no newline yet, and after about `limit` bytes.
+    Stops before a last line that has no newline yet, and with the line that reaches `limit` bytes.
     """
     with (folder / RECORDS).open("rb") as stream:
         stream.seek(offset)
@@ -235,6 +235,8 @@ def read(folder: Path, offset: int = 0, limit: int | None = None) -> Iterator[tu
                 offset += len(line) + 1
                 if line:
                     yield unframe(line) or salvage(line), offset
+                if end is not None and offset >= end:
+                    return
 
 
 def size(folder: Path) -> int:

@@ -309,7 +309,7 @@ class Run:
         violation = None if self._finished else self._end(Status(status), exit_code)
         timeout = self._config.tracking.finish_timeout if timeout is None else timeout
         report = wait(self._journal.folder, self._config, timeout)
-        if not report.complete:
+        if not report.complete and self._config.tracking.delivery != "off":
             warnings.warn(f"run {self.name or self.id}: {report}", stacklevel=2)
         if violation is not None:
             raise violation

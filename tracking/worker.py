@@ -160,7 +160,7 @@ def _wait(call: tenacity.RetryCallState) -> float:
     """What the server asked for; else exponential with jitter."""
     error = call.outcome.exception() if call.outcome else None
     asked = getattr(error, "retry_after", None)
-    backoff = tenacity.wait_exponential_jitter(initial=0.2, max=10.0)(call)
+    backoff = tenacity.wait_exponential_jitter(multiplier=0.2, max=10.0)(call)
     return min(float(asked), LONGEST_WAIT) if asked else backoff
 
 
