@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...model import Artifact, LinkedMetric, ModelVersion, RegisteredModel
-from .assets import artifact_record, model_record, version_record
+from .assets import ORIGIN_ID, artifact_record, model_record, version_record
 from .records import metric_value, time_of
 from .sql_database import Database
 from .sql_runs import grouped, in_workspace
@@ -58,6 +58,16 @@ def logged_models(database: Database, ids: Sequence[str]) -> Iterator[Artifact]:
         )
 
 
+def copied_models(database: Database) -> list[tuple[str, str]]:
+    """Origin and id of the logged models that are copies."""
+    return [
+        (str(origin), str(id))
+        for origin, id in database.tuples(
+            "SELECT tag_value, model_id FROM logged_model_tags WHERE tag_key = $1", (ORIGIN_ID,)
+        )
+    ]
+
+
 def _linked_metrics(database: Database, ids: Sequence[str]) -> dict[str, list[LinkedMetric]]:
     # A NaN is stored here as 0; the run's own point tells.
     rows = grouped(
@@ -88,7 +98,7 @@ def _linked_metrics(database: Database, ids: Sequence[str]) -> dict[str, list[Li
 
 
 def registered_models(database: Database, workspace: str) -> Iterator[RegisteredModel]:
-    """Every registered model and prompt; deleted versions are not shown."""
+    """Every registered model, then every prompt; deleted versions are not shown."""
     here = in_workspace(database, "registered_models", "$1")
     tags: dict[str, dict[str, str | None]] = defaultdict(dict)
     for name, key, value in database.tuples(
@@ -96,12 +106,13 @@ def registered_models(database: Database, workspace: str) -> Iterator[Registered
     ):
         tags[name][key] = value
     versions = _versions(database, workspace)
-    for name, description, created, modified in database.tuples(
+    rows = database.tuples(
         "SELECT name, description, creation_time, last_updated_time FROM registered_models "
         f"WHERE {here} ORDER BY name",
         (workspace,),
-    ):
-        yield model_record(
+    )
+    found = [
+        model_record(
             name=name,
             description=description,
             tags=tags[name],
@@ -109,6 +120,9 @@ def registered_models(database: Database, workspace: str) -> Iterator[Registered
             created_ms=created,
             modified_ms=modified,
         )
+        for name, description, created, modified in rows
+    ]
+    yield from sorted(found, key=lambda model: model.kind)
 
 
 def _versions(database: Database, workspace: str) -> dict[str, list[ModelVersion]]:

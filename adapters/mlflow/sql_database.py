@@ -48,6 +48,8 @@ class Database:
         self.url = location.rest
         self.writable = writable
         self.kind: Literal["sqlite", "postgresql"]
+        self.path: Path | None = None
+        """The file of an SQLite database."""
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._columns: dict[str, frozenset[str]] = {}
@@ -59,6 +61,7 @@ class Database:
                     f"{location.public} names no file",
                     hint="write mlflow:sqlite:///relative/path.db or mlflow:sqlite:////absolute/path.db",
                 )
+            self.path = path
             self._uri = _sqlite_uri(path, location, writable)
         elif scheme in ("postgresql", "postgres"):
             self.kind = "postgresql"
@@ -107,6 +110,10 @@ class Database:
             self._columns[table] = frozenset(str(name) for (name,) in found)
         return self._columns[table]
 
+    def forget_columns(self) -> None:
+        """The tables have changed."""
+        self._columns.clear()
+
     def among(self, column: str, parameter: str) -> str:
         """A condition: the column's value is in the list bound to the parameter (see `listed`)."""
         if self.kind == "sqlite":
@@ -142,6 +149,14 @@ class Database:
             raise self.translated(error) from error
         with self._lock:
             self._idle.append(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A cursor inside one writing transaction: all of it, or nothing."""
+        with self.cursor() as cursor:  # an error closes the connection, which rolls back
+            cursor.execute("BEGIN IMMEDIATE" if self.kind == "sqlite" else "BEGIN")
+            yield cursor
+            cursor.execute("COMMIT")
 
     def connect(self) -> Any:
         """A new connection, in autocommit. The caller closes it."""

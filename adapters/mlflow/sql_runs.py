@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...model import DatasetUse, Experiment, Run
 from ..base import RunStats
 from .assets import NativeDataset, dataset_uses
-from .records import LARGEST, experiment_record, metric_value, run_record
+from .records import LARGEST, PLATFORM, experiment_record, metric_value, run_record
 from .sql_database import Database
 
 Grouped = dict[str, list[tuple[Any, ...]]]
@@ -66,7 +67,7 @@ def runs(database: Database, ids: Sequence[str]) -> Iterator[Run]:
         row[0]: row
         for row in database.tuples(
             "SELECT run_uuid, experiment_id, name, status, start_time, end_time, user_id, lifecycle_stage, "
-            f"artifact_uri FROM runs WHERE {database.among('run_uuid', '$1')}",
+            f"artifact_uri, deleted_time FROM runs WHERE {database.among('run_uuid', '$1')}",
             (database.listed(ids),),
         )
     }
@@ -88,8 +89,8 @@ def runs(database: Database, ids: Sequence[str]) -> Iterator[Run]:
     for id in ids:
         if id not in rows:
             continue
-        _, experiment, name, status, start, end, user, stage, artifact_uri = rows[id]
-        yield run_record(
+        _, experiment, name, status, start, end, user, stage, artifact_uri, deleted = rows[id]
+        run = run_record(
             id=id,
             experiment=str(experiment),
             name=name,
@@ -110,6 +111,9 @@ def runs(database: Database, ids: Sequence[str]) -> Iterator[Run]:
                 (model, step or 0) for kind, model, step in models.get(id, ()) if kind == "RUN_OUTPUT"
             ],
         )
+        if deleted is not None:  # only the database tells
+            run = replace(run, extra={PLATFORM: run.extra.get(PLATFORM, {}) | {"deleted_time": deleted}})
+        yield run
 
 
 def _datasets(database: Database, ids: Sequence[str]) -> dict[str, list[DatasetUse]]:
@@ -136,8 +140,8 @@ def _datasets(database: Database, ids: Sequence[str]) -> dict[str, list[DatasetU
             digest=digest,
             source_type=source_type,
             source=source,
-            schema=schema,
-            profile=profile,
+            schema=schema or None,
+            profile=profile or None,
             tags={key: value or "" for key, value in tags.get(edge, ())},
         )
         uses[run] += dataset_uses(native)

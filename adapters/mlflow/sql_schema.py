@@ -139,4 +139,21 @@ TABLES: dict[str, Table] = {
         model_id=_S, metric_name=_S, metric_timestamp_ms=_I, metric_step=_I, metric_value=_F,
         experiment_id=_I, run_id=_S, dataset_uuid=_S, dataset_name=_S, dataset_digest=_S,
     ),
+    "registered_models": _table(
+        "workspace name",
+        name=_S, creation_time=_I, last_updated_time=_I, description=_S, workspace=_S,
+    ),
+    "registered_model_tags": _table("workspace key name", key=_S, value=_S, name=_S, workspace=_S),
+    "model_versions": _table(
+        "workspace name version",
+        name=_S, version=_I, creation_time=_I, last_updated_time=_I, description=_S, user_id=_S,
+        current_stage=_S, source=_S, run_id=_S, status=_S, status_message=_S, run_link=_S,
+        storage_location=_S, workspace=_S,
+    ),
+    "model_version_tags": _table(
+        "workspace key name version", key=_S, value=_S, name=_S, version=_I, workspace=_S
+    ),
+    "registered_model_aliases": _table(
+        "workspace name alias", alias=_S, version=_I, name=_S, workspace=_S
+    ),
 }  # fmt: skip

@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ...errors import Vanished
 from ...locations import Location
-from ...model import Artifact, Experiment, RegisteredModel, Run
+from ...model import Artifact, Experiment, File, RegisteredModel, Run
 from ..base import RunStats, Source, Throughput
 from . import sql_assets, sql_points, sql_runs
+from .artifacts import Files, files_at
+from .records import PLATFORM
 from .sql_database import Database
 from .sql_schema import check_schema
 
@@ -69,9 +71,6 @@ class SqlSource(Source):
     def artifacts(self, run: Run) -> Iterator[Artifact]:
         return sql_assets.logged_models(self.database, [use.artifact for use in run.artifacts])
 
-    def registry(self) -> Iterator[RegisteredModel]:
-        return sql_assets.registered_models(self.database, self.workspace)
-
     # --- points -------------------------------------------------------------------------------
 
     def points(self, run: Run) -> Iterator[pa.RecordBatch]:
@@ -122,3 +121,40 @@ class SqlSource(Source):
             while len(self._pages) > PAGES_KEPT * PAGE_RUNS:
                 gone, _ = self._pages.popitem(last=False)
                 self._stats.pop(gone, None)
+
+    # --- files --------------------------------------------------------------------------------
+
+    def files(self, run: Run) -> Iterator[File]:
+        return self._run_files(run).walk()
+
+    def artifact_files(self, artifact: Artifact) -> Iterator[File]:
+        for file in self._artifact_files(artifact.id).walk():
+            yield File(path=file.path, size=file.size, artifact=artifact.id)
+
+    def open(self, run: Run, file: File) -> BinaryIO:
+        files = self._artifact_files(file.artifact) if file.artifact else self._run_files(run)
+        return files.open(file.path)
+
+    def _run_files(self, run: Run) -> Files:
+        uri = run.extra.get(PLATFORM, {}).get("artifact_uri")
+        if not isinstance(uri, str):
+            uri = self._uri("SELECT artifact_uri FROM runs WHERE run_uuid = $1", run.id)
+        return files_at(uri, self.location)
+
+    def _artifact_files(self, id: str) -> Files:
+        return files_at(
+            self._uri("SELECT artifact_location FROM logged_models WHERE model_id = $1", id), self.location
+        )
+
+    def _uri(self, sql: str, id: str) -> str:
+        rows = self.database.tuples(sql, (id,))
+        if not rows or not rows[0][0]:
+            raise Vanished(
+                f"{id} has no artifact location in {self.location}", hint="it was deleted for good"
+            )
+        return str(rows[0][0])
+
+    # --- the registry and more ----------------------------------------------------------------
+
+    def registry(self) -> Iterator[RegisteredModel]:
+        return sql_assets.registered_models(self.database, self.workspace)
