@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
@@ -185,7 +186,8 @@ class ProxiedFiles(Files):
         self.root, self.http = root, http
 
     def walk(self) -> Iterator[File]:
-        return _walk(self._folder)
+        # The server leaves out the size of an empty file, as protobuf does with a zero.
+        return (replace(file, size=file.size or 0) for file in _walk(self._folder))
 
     def _folder(self, folder: str) -> list[_Info]:
         if folder:
@@ -318,11 +320,20 @@ def _body(response: Any, doing: str) -> BinaryIO:
     return io.BufferedReader(_Body(response, doing), CHUNK)
 
 
+def read_up_to(stream: BinaryIO, size: int) -> bytes:
+    """That many bytes, or all that there are; a raw stream may give fewer at a time."""
+    parts = []
+    while size > 0 and (part := stream.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
 def _sized(stream: BinaryIO) -> bytes | BinaryIO:
     """The stream as something whose length is known, as an upload's must be."""
     if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO):
         return stream
-    head = stream.read(CHUNK + 1)
+    head = read_up_to(stream, CHUNK + 1)
     if len(head) <= CHUNK:
         return head
     spool = tempfile.TemporaryFile(prefix="outgrow-")  # noqa: SIM115

@@ -33,6 +33,10 @@ ORIGIN_ID = "outgrow.origin"
 """Logged model: id of the artifact that it is a copy of."""
 ORIGIN_VERSION = "outgrow.origin_version"
 """Model version: `<its origin>#<version there>`."""
+SOURCE = "outgrow.source"
+"""Model version: its source, where the server refuses that URI."""
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""Logged model: its registered versions; the registry tells them, and the server writes it."""
 IS_PROMPT = "mlflow.prompt.is_prompt"
 
 NAME_LENGTH = 500  # MAX_DATASET_NAME_SIZE, and the column of logged models
@@ -219,6 +223,7 @@ def artifact_record(
 
 def _shown_model(native: NativeModel) -> Artifact:
     own, mlflow = split_tags(native.tags)
+    mlflow.pop(MODEL_VERSIONS, None)
     extra: dict[str, Value] = {}
     if native.model_type:
         extra["model_type"] = native.model_type
@@ -303,6 +308,7 @@ def version_record(
     modified_ms: int | None = None,
 ) -> ModelVersion:
     """A model version. `run_artifact_uri` is that of its run, where the run is known."""
+    source = tags.get(SOURCE) or source
     artifact, path = version_place(source, run, run_artifact_uri, model_id)
     return ModelVersion(
         model=model,

@@ -104,6 +104,19 @@ class Connection:
         with translated(f"{doing} ({clean(self.location)})"):
             yield
 
+    @contextmanager
+    def as_current(self) -> Iterator[None]:
+        """Make a database MLflow's current one inside: its registry store looks logged models up
+        in the current one (`SqlAlchemyStore.create_model_version`). A server does its own look-up.
+        """
+        if self.http is not None or self.scheme == "databricks":
+            yield
+            return
+        from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+        with _use_tracking_uri(self.location.rest):
+            yield
+
 
 def _quiet() -> None:
     """MLflow logs each database migration, and warns of stages being deprecated."""

@@ -203,7 +203,7 @@ def run_record(
         parent=parent or None,
         description=description,
         tags=own,
-        labels=_labels(tags),
+        labels=labels_of(tags),
         params={k: v or "" for k, v in params.items()},
         summary=dict(metrics),
         datasets=list(datasets),
@@ -348,7 +348,7 @@ def mark_of(tags: Mapping[str, str | None]) -> str | None:
     return tags.get(MARK_KEY)
 
 
-def _labels(tags: Mapping[str, str | None]) -> list[str]:
+def labels_of(tags: Mapping[str, str | None]) -> list[str]:
     try:
         labels = json.loads(tags.get(LABELS) or "[]")
     except ValueError:
