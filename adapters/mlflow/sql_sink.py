@@ -164,7 +164,8 @@ class SqlSink(Sink):
         """The run's own id where it came from MLflow and the id is free here; else one made of its
         identity, so that concurrent copies meet.
         """
-        own, *_, made = _possible_ids(origin)
+        ids = _possible_ids(origin)
+        own, made = ids[0], ids[-1]
         if own != made:
             there = self._copy(own)
             if there is None or (there.identity == origin.identity and there.mark != NATIVE_MARK):
