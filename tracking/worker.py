@@ -84,7 +84,11 @@ class Lane:
 
     def due(self) -> list[Path]:
         now = time.monotonic()
-        return [f for f, d in self._deliveries.items() if not d.settled and self._due[f] <= now]
+        return [folder for folder in self.unsettled() if self._due[folder] <= now or self._at_its_end(folder)]
+
+    def _at_its_end(self, folder: Path) -> bool:
+        """Somebody may be waiting for the rest."""
+        return folder not in self._failures and not journal.has_writer(folder)
 
     def step(self, folders: list[Path] | None = None) -> None:
         """Deliver what is due (or these), several journals at once where the sink allows it."""
