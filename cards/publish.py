@@ -116,7 +116,7 @@ def _head(api: HfApi, repo: str, kind: str, revision: str) -> tuple[str | None, 
 
     info = api.repo_info(repo, repo_type=kind, revision=revision)
     head = info.sha
-    names = {s.rfilename for s in info.siblings or []}
+    names = {s.rfilename for s in getattr(info, "siblings", None) or []}
     existing = {}
     with tempfile.TemporaryDirectory(prefix="outgrow-card-") as folder:
         # Figures are compared by the Hub itself; of the small text files the content is needed.
@@ -149,6 +149,8 @@ def _typed(repo: str) -> Iterator[None]:
 
     try:
         yield
+    except OutgrowError:
+        raise
     except (errors.GatedRepoError, errors.LocalTokenNotFoundError) as error:
         raise CredentialsError(
             f"no access to {repo!r}: {_first_line(error)}",
@@ -178,7 +180,11 @@ def _typed(repo: str) -> Iterator[None]:
         raise ConfigError(
             f"{repo!r} is not the name of a repository: {_first_line(error)}", hint="write OWNER/NAME"
         ) from error
-    except OSError as error:
+    except Exception as error:
+        # The client's HTTP library is its own choice (httpx, httpx2): told by the class they share by name.
+        transport = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+        if not transport and not isinstance(error, OSError):
+            raise
         raise Unavailable(
             f"the Hub cannot be reached: {_first_line(error)}", hint="check HF_ENDPOINT and the network"
         ) from error
