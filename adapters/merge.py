@@ -16,7 +16,7 @@ from ..model import DatasetUse, Experiment, ModelVersion, RegisteredModel, Run, 
 from .origin import OriginRecord
 
 # Field of Run → the concept that it needs; those without one are held everywhere.
-_FIELDS: dict[str, str | None] = {
+FIELDS: dict[str, str | None] = {
     "name": None,
     "status": None,
     "exit_code": "exit_code",
@@ -39,7 +39,7 @@ def merged_run(record: OriginRecord, current: Run) -> Run:
     """The original run, with edits made to its copy. References and ids stay the copy's."""
     original, fitted = record.run, record.fitted
     changes: dict[str, Any] = {}
-    for name, concept in _FIELDS.items():
+    for name, concept in FIELDS.items():
         changes[name] = _merged(
             getattr(original, name), getattr(fitted, name), getattr(current, name), _held(record, concept)
         )

@@ -117,11 +117,12 @@ class Restored(Source):
         A run whose origin record is damaged is listed as it is; reading it raises the error.
         """
         for raw in self.source.runs(experiment):
-            run = self._restored(raw, experiment)
+            run = self.restore(raw, experiment)
             if where is None or where(run, self.experiment_of(run, experiment).name):
                 yield run
 
-    def _restored(self, raw: Run, experiment: Experiment) -> Run:
+    def restore(self, raw: Run, experiment: Experiment) -> Run:
+        """A run that the source gives, as it was before it was copied."""
         if raw.origin is None:
             return raw
         self._raw[raw.id] = raw

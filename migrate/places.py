@@ -27,3 +27,8 @@ def source_of_sink(sink: Sink) -> Source:
         source: Source = read()
         return source
     return open_source(sink.location)
+
+
+def sink_of_source(source: Source, opened: ExitStack) -> Sink:
+    """The writing side of where a source reads from; only its capabilities and listing are used."""
+    return opened.enter_context(open_sink(source.location))

@@ -1,0 +1,383 @@
+"""`plan`: what a copy would do. Reads; writes nothing but its answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+
+from ..adapters.base import NATIVE_MARK, Capabilities, RunStats, Sink, Source
+from ..adapters.fit import KeyMap, Loss, fit_experiment, fit_model, fit_run
+from ..adapters.fit_stream import STREAMS, Losses
+from ..adapters.restored import Restored, restored
+from ..errors import CredentialsError, LocationError, OutgrowError, Unavailable
+from ..filters import Filter
+from ..model import Experiment, Run
+from .ids import Ids, origin_of
+from .losses import LossTable
+from .marks import Mark
+from .names import FileNames, concept_of, loose_folder, model_name
+from .parallel import ordered_map
+from .places import Place, sink_of, source_of, source_of_sink
+from .report import Collision, Counts, Failure, Plan, Side
+from .select import Selection
+from .streams import FittedStream
+
+DEFAULT_WORKERS = 8
+
+
+def plan(
+    source: Place | Source,
+    target: Place | Sink,
+    *,
+    experiments: Iterable[str] | None = None,
+    where: Filter | str | None = None,
+    deep: bool = False,
+    workers: int = DEFAULT_WORKERS,
+    progress: Callable[[int], None] | None = None,
+) -> Plan:
+    """Counts, losses, collisions, what is there already, and how long a copy takes.
+
+    `deep` reads every point, so that no loss is only a possibility. `progress` is called with the
+    number of runs looked at. Raises `ConfigError` for a selection that is not understood, and
+    what opening either side raises.
+    """
+    selection = Selection.of(experiments, where)
+    with ExitStack() as opened:
+        src = restored(source_of(source, opened))
+        sink = sink_of(target, opened)
+        planner = _Planner(src, sink, selection, deep=deep)
+        planner.run(workers, progress)
+        return planner.report(_names_there(sink, opened))
+
+
+@dataclass(kw_only=True)
+class _Survey:
+    """What was found out about one run."""
+
+    run: Run
+    identity: str
+    stats: RunStats
+    losses: Losses
+    present: str
+    failure: Failure | None = None
+
+
+class _Planner:
+    def __init__(self, source: Restored, sink: Sink, selection: Selection, *, deep: bool) -> None:
+        self.source, self.sink, self.selection, self.deep = source, sink, selection, deep
+        self.caps: Capabilities = sink.capabilities
+        self.ids = Ids(sink, source.location.platform, {})
+        self.losses = LossTable()
+        self.counts = Counts()
+        self.sums: dict[str, int | None] = dict.fromkeys((f.name for f in fields(RunStats)), 0)
+        self.to_copy: dict[str, int] = dict.fromkeys(self.sums, 0)
+        self.present: Counter[str] = Counter()
+        self.identities: set[str] = set()
+        self.failures: list[Failure] = []
+        self.experiments: dict[str, str] = {}
+        """Name in the source → name in the target."""
+        self.models: dict[str, str] = {}
+
+    def run(self, workers: int, progress: Callable[[int], None] | None) -> None:
+        self.ids.load(self.sink.copies())
+        experiments = self.selection.listed(self.source)
+        names = KeyMap(self.caps.experiment_name, (e.name for e in experiments))
+        status: Counter[str] = Counter()
+        deleted = artifacts = runs = 0
+        met: dict[str, Experiment] = {}
+        for survey in ordered_map(lambda item: self._survey(*item), self._listed(experiments, met), workers):
+            runs += 1
+            status[survey.run.status.value] += 1
+            deleted += survey.run.deleted
+            artifacts += sum(use.role == "output" for use in survey.run.artifacts)
+            self.present[survey.present] += 1
+            self.identities.add(survey.identity)
+            self.losses.add(survey.losses)
+            if survey.failure is not None:
+                self.failures.append(survey.failure)
+            self._add(survey)
+            if progress is not None:
+                progress(runs)
+        for experiment in met.values():
+            self.experiments[experiment.name] = names(experiment.name)
+            self.losses.add(fit_experiment(experiment, self.caps)[1], runs=0)
+        sums = {
+            name: self.sums[name]
+            for name in ("series", "points", "texts", "histograms", "files", "file_bytes")
+        }
+        self.counts = Counts(
+            experiments=len(met),
+            runs=runs,
+            by_status=dict(status),
+            deleted=deleted,
+            artifacts=artifacts,
+            **sums,
+            **self._beyond_runs(experiments),
+        )
+
+    def _listed(
+        self, experiments: Iterable[Experiment], met: dict[str, Experiment]
+    ) -> Iterator[tuple[Run, Experiment]]:
+        for listed in experiments:
+            empty = True
+            try:
+                for run in self.selection.runs(self.source, listed):
+                    empty = False
+                    experiment = self.source.experiment_of(run, listed)
+                    met.setdefault(experiment.id, experiment)
+                    yield run, experiment
+            except (CredentialsError, Unavailable, LocationError):
+                raise
+            except OutgrowError as error:
+                self.failures.append(Failure.of(error))
+            if empty and self.selection.where is None:
+                met.setdefault(listed.id, listed)
+
+    def _add(self, survey: _Survey) -> None:
+        for name in self.sums:
+            value = getattr(survey.stats, name)
+            total = self.sums[name]
+            self.sums[name] = None if value is None or total is None else total + value
+            if survey.present in ("new", "begun"):
+                self.to_copy[name] += value or 0
+
+    # --- one run ---------------------------------------------------------------------------
+
+    def _survey(self, run: Run, experiment: Experiment) -> _Survey:
+        origin = origin_of(run, self.source.location.platform, self.source.location.public)
+        losses = Losses()
+        survey = _Survey(
+            run=run,
+            identity=origin.identity,
+            stats=RunStats(),
+            losses=losses,
+            present=self._present(origin.identity),
+        )
+        try:
+            survey.stats = self.source.stats(run)
+            fitted = fit_run(run, self.caps)
+            losses.add(fitted.losses)
+            if self.deep:
+                survey.stats = self._read(run, survey.stats, losses)
+            else:
+                losses.add(self._from_stats(run, survey.stats))
+            survey.stats = self._files(run, survey.stats, losses)
+        except OutgrowError as error:
+            survey.failure = Failure.of(error)
+        return survey
+
+    def _present(self, identity: str) -> str:
+        copy = self.ids.existing(identity)
+        if copy is None:
+            return "new"
+        if copy.mark == NATIVE_MARK:
+            return "home"
+        return "complete" if Mark.parse(copy.mark) else "begun"
+
+    def _read(self, run: Run, stats: RunStats, losses: Losses) -> RunStats:
+        """Every row of every stream."""
+        told: dict[str, int] = {}
+        for stream in STREAMS:
+            fitted = FittedStream(self.source, stream, run, stats, fit_run(run, self.caps), self.caps)
+            for _ in fitted:
+                pass
+            told[stream] = fitted.fitter.original.count
+            if stream == "points":
+                told["series"] = len(fitted.fitter.original.by_key)
+            if self.caps.native(stream):
+                losses.add(fitted.fitter.losses)
+            elif told[stream]:
+                losses.add([_only_in_origin(stream, told[stream])])
+        return replace(stats, **told)  # type: ignore[arg-type]
+
+    def _from_stats(self, run: Run, stats: RunStats) -> Iterator[Loss]:
+        """What may happen to the points, as far as the source tells."""
+        caps = self.caps
+        for stream in ("texts", "histograms"):
+            rows = getattr(stats, stream)
+            if not caps.native(stream) and rows != 0:
+                yield _only_in_origin(stream, rows)
+        if stats.points == 0:
+            return
+        limit = caps.max_points_per_series
+        if not caps.float_steps and stats.fractional_steps != 0:
+            yield _possible("rounded", "fractional steps are rounded down", stats.fractional_steps)
+        if len(caps.nonfinite) < 3 and stats.nonfinite != 0:
+            lost = ", ".join(sorted({"nan", "inf", "-inf"} - caps.nonfinite))
+            yield _possible(
+                "dropped", f"values that are {lost}", stats.nonfinite if not caps.nonfinite else None
+            )
+        if limit is not None and (stats.longest_series is None or stats.longest_series > limit):
+            detail = f"series longer than {limit} points are reduced (first, last, lowest, highest kept)"
+            yield _possible("dropped", detail, stats.longest_series and stats.longest_series - limit)
+        if caps.point_times == "none":
+            yield _possible("dropped", "points have no time there", None)
+        elif caps.point_times != "us":
+            yield _possible("rounded", f"point times are kept in {caps.point_times}", None)
+        if not caps.exact_duplicates:
+            yield _possible("merged", "identical points are kept once", None)
+        if not caps.repeated_steps:
+            yield _possible("merged", "several values of one key at one step: the first is kept", None)
+        if not caps.negative_steps:
+            yield _possible("dropped", "points with a negative step", None)
+
+    def _files(self, run: Run, stats: RunStats, losses: Losses) -> RunStats:
+        """Names and sizes, where the source does not tell or they may have to change."""
+        caps = self.caps
+        limited = bool(caps.file_path.allowed or caps.file_path.length or not caps.native("references"))
+        if stats.files is None or self.deep or (limited and stats.files):
+            names = FileNames(self.source.files(run), caps)
+            losses.add(names.losses)
+            for path, reason in names.refused.items():
+                losses.add(
+                    [
+                        Loss(
+                            "dropped",
+                            "files",
+                            "files with unsafe paths are refused",
+                            example=f"{path!r}: {reason}",
+                        )
+                    ]
+                )
+            references = sum(file.reference is not None for file in names.files)
+            if references and not caps.native("references"):
+                detail = "files that are only pointed at: only in the origin record"
+                losses.add([Loss("moved", "references", detail, references)])
+            stats = replace(
+                stats, files=len(names.files), file_bytes=sum(file.size or 0 for file in names.files)
+            )
+        if run.artifacts:
+            losses.add(self._artifacts(run))
+        return stats
+
+    def _artifacts(self, run: Run) -> Iterator[Loss]:
+        outputs = [use for use in run.artifacts if use.role == "output"]
+        if len(outputs) < len(run.artifacts) and not self.caps.native("artifact_inputs"):
+            detail = "which run used which artifact version: only in the origin record"
+            yield Loss("moved", "artifact_inputs", detail, len(run.artifacts) - len(outputs))
+        if outputs and not self.caps.native("artifacts"):
+            artifact = next(iter(self.source.artifacts(run)), None)
+            yield Loss(
+                "moved",
+                "artifacts",
+                "artifact versions become files under artifacts/",
+                len(outputs),
+                artifact and loose_folder(artifact),
+            )
+
+    # --- beyond runs -----------------------------------------------------------------------
+
+    def _beyond_runs(self, experiments: Iterable[Experiment]) -> dict[str, int]:
+        models = versions = traces = datasets = 0
+        for model in self.source.registry():
+            models += 1
+            versions += len(model.versions)
+            self.losses.add(fit_model(model, self.caps)[1], runs=0)
+            if self.caps.native(concept_of(model)):
+                self.models[model.name] = model_name(model, self.caps)
+        for experiment in experiments:
+            traces += sum(1 for _ in self.source.traces(experiment))
+        if traces and not self.caps.native("traces"):
+            self.losses.add([Loss("dropped", "traces", "traces: the target has none", traces)], runs=0)
+        if self.selection.everything:
+            datasets = sum(1 for _ in self.source.evaluation_datasets())
+        if datasets and not self.caps.native("evaluation_datasets"):
+            detail = "evaluation data sets: the target has none"
+            self.losses.add([Loss("dropped", "evaluation_datasets", detail, datasets)], runs=0)
+        return {
+            "registered_models": models,
+            "model_versions": versions,
+            "traces": traces,
+            "evaluation_datasets": datasets,
+        }
+
+    def report(self, there: _Names) -> Plan:
+        reading, writing = self.source.throughput, self.sink.throughput
+        return Plan(
+            source=Side(
+                location=str(self.source.location),
+                path=reading.path,
+                points_per_second=reading.points_per_second,
+                advice=reading.advice,
+            ),
+            target=Side(
+                location=str(self.sink.location),
+                path=writing.path,
+                points_per_second=writing.points_per_second,
+                advice=writing.advice,
+            ),
+            counts=self.counts,
+            present={name: self.present[name] for name in ("new", "begun", "complete", "home")},
+            losses=self.losses.lines(),
+            collisions=list(self._collisions(there)),
+            problems=list(self.source.problems()),
+            failures=self.failures,
+            seconds=self._seconds(),
+            deep=self.deep,
+        )
+
+    def _collisions(self, there: _Names) -> Iterator[Collision]:
+        for name, target in sorted(self.experiments.items()):
+            foreign = there.experiments.get(target, set()) - self.identities
+            if foreign:
+                detail = (
+                    f"the target's experiment of that name holds {len(foreign)} other runs; these join them"
+                )
+                yield Collision(concept="experiments", name=name, detail=detail)
+        for name, target in sorted(self.models.items()):
+            if foreign := there.models.get(target, set()) - self.identities:
+                detail = f"the target's model of that name has {len(foreign)} other versions; these join them"
+                yield Collision(concept="registry", name=name, detail=detail)
+
+    def _seconds(self) -> float | None:
+        """Reading and writing overlap, so the slower side counts. None where the bulk is not known."""
+        if self.sums["points"] is None:
+            return None
+        runs = self.present["new"] + self.present["begun"]
+        sides = [
+            self.to_copy["points"] / side.points_per_second
+            + (self.to_copy["files"] / side.files_per_second)
+            + (self.to_copy["file_bytes"] / side.bytes_per_second)
+            + runs / side.runs_per_second
+            for side in (self.source.throughput, self.sink.throughput)
+        ]
+        return max(sides)
+
+
+@dataclass(kw_only=True)
+class _Names:
+    """Names in use in the target → identities of the runs behind them."""
+
+    experiments: dict[str, set[str]]
+    models: dict[str, set[str]]
+
+
+def _names_there(sink: Sink, opened: ExitStack) -> _Names:
+    """What the target holds now; nothing, where it does not exist yet or cannot be read."""
+    names = _Names(experiments={}, models={})
+    try:
+        target = opened.enter_context(source_of_sink(sink))
+        by_id: dict[str, str] = {}
+        for experiment in target.experiments():
+            for run in target.runs(experiment):
+                identity = origin_of(run, target.location.platform, "").identity
+                by_id[run.id] = identity
+                names.experiments.setdefault(experiment.name, set()).add(identity)
+        for model in target.registry():
+            names.models[model.name] = {
+                by_id.get(v.run or "", f"version {v.version}") for v in model.versions
+            }
+    except LocationError:
+        return _Names(experiments={}, models={})  # nothing is there yet
+    return names
+
+
+def _only_in_origin(stream: str, rows: int | None) -> Loss:
+    detail = f"{stream}: only in the origin record"
+    return Loss("moved", stream, detail, rows or 1, certain=rows is not None)  # type: ignore[arg-type]
+
+
+def _possible(kind: str, detail: str, rows: int | None) -> Loss:
+    return Loss(kind, "points", detail, rows or 1, certain=rows is not None)  # type: ignore[arg-type]
