@@ -132,6 +132,8 @@ class Capabilities:
     max_points_per_series: int | None = None
     step_decimals: int | None = None
     """Decimal places of a step that the platform keeps; None: all that a double has."""
+    max_step: int | None = None
+    """Values with a step of this size or more have no place there."""
     max_text: int | None = None
     """Characters of one value of a text series."""
 

@@ -94,6 +94,13 @@ def _fit_steps(batch: pa.RecordBatch, caps: Capabilities, losses: list[Loss]) ->
                 detail = f"steps are kept to {caps.step_decimals} decimal places"
                 losses.append(Loss("rounded", "points", detail, changed))
                 steps = near
+    if caps.max_step is not None:
+        beyond = pc.or_(pc.greater_equal(steps, caps.max_step), pc.less_equal(steps, -caps.max_step))
+        beyond = beyond.fill_null(False)
+        if pc.any(beyond).as_py():
+            detail = f"values with a step of {caps.max_step:,} or more"
+            losses.append(Loss("dropped", "points", detail, pc.sum(beyond).as_py()))
+            batch, steps = batch.filter(pc.invert(beyond)), steps.filter(pc.invert(beyond))
     if not caps.negative_steps:
         below = pc.less(steps, 0).fill_null(False)
         if pc.any(below).as_py():

@@ -54,6 +54,7 @@ _STREAM_LIMITS = (
     "null_point_times",
     "max_points_per_series",
     "step_decimals",
+    "max_step",
     "max_text",
 )
 
