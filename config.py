@@ -107,9 +107,54 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """`[retention]`: what may be advised for deletion."""
+    """`[retention]`: what `outgrow retain` may propose for deletion."""
 
     promotion_window_days: int = 90
+    """After its end a run may still be promoted this long, and keeps everything."""
+    keep_last: int = 10
+    """Newest runs of each experiment that keep everything."""
+    keep_best: int = 3
+    """Best runs of each sweep (or experiment, where there is none) by `metric` that keep everything."""
+    metric: str | None = None
+    mode: Literal["min", "max"] = "max"
+    metadata_after_days: int | None = None
+    """Older runs lose their record too; without it params and metrics are kept for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advise:
+    """`[advise]`: above these, an embedded MLflow is usually outgrown.
+
+    The defaults: at least 3 active engineers, more than 500 runs a quarter and 10 to 30
+    concurrently active experiments are what the field names; one second is the limit of an
+    unbroken train of thought (Nielsen, Usability Engineering, 1993, chapter 5).
+    """
+
+    engineers: int = 3
+    runs_per_quarter: int = 500
+    active_experiments: int = 30
+    list_seconds: float = 1.0
+    curve_seconds: float = 1.0
+    growth: float = 2.0
+    """This quarter's runs over those of the quarter before."""
+    needs: list[str] = field(default_factory=list)
+    """What the team needs, such as `audit-trail`, `air-gap`, `media`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards:
+    """`[cards]`: what model and dataset cards say beyond the tracked facts."""
+
+    front: dict[str, Any] = field(default_factory=dict)
+    """Keys of the front matter, such as `license`."""
+    show: list[Literal["user", "host", "paths", "urls"]] = field(default_factory=list)
+    """What may be published although it is private."""
+    templates: str | None = None
+    """Folder whose templates go before the built-in ones, relative to the configuration file."""
+    sections: dict[str, str] = field(default_factory=dict)
+    """Sections that every card gets: name → Markdown."""
+    required: list[str] = field(default_factory=list)
+    """What `--check` demands: facts that may not be unknown, keys, headings that people must fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +162,8 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
     policy: Policy | None = None
     retention: Retention = field(default_factory=Retention)
+    advise: Advise = field(default_factory=Advise)
+    cards: Cards = field(default_factory=Cards)
     path: Path | None = None
     """The file it was read from."""
     base: Path = field(default_factory=Path.cwd)
@@ -127,7 +174,13 @@ class Config:
         return self.base / self.tracking.journal
 
 
-_TABLES: dict[str, type[Any]] = {"tracking": Tracking, "policy": Policy, "retention": Retention}
+_TABLES: dict[str, type[Any]] = {
+    "tracking": Tracking,
+    "policy": Policy,
+    "retention": Retention,
+    "advise": Advise,
+    "cards": Cards,
+}
 
 
 def find(start: Path) -> Path | None:

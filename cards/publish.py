@@ -79,7 +79,7 @@ def push(
         head, existing = (None, {}) if created and dry_run else _head(api, repo, card.kind, revision)
     written = compose(card, existing)
     changed = {p: d for p, d in written.files.items() if existing.get(p) != d}
-    shown = _diff(existing, changed)
+    shown = difference(existing, changed)
     result: dict[str, Any] = {
         "repo": repo,
         "written": written,
@@ -127,7 +127,8 @@ def _head(api: HfApi, repo: str, kind: str, revision: str) -> tuple[str | None, 
     return head, existing
 
 
-def _diff(existing: Mapping[str, bytes], changed: Mapping[str, bytes]) -> str:
+def difference(existing: Mapping[str, bytes], changed: Mapping[str, bytes]) -> str:
+    """A unified diff of the text files, and a line for each of the others."""
     parts = []
     for path in (README, SIDECAR):
         if path in changed:

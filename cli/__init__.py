@@ -26,6 +26,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "where": ("migrate", "Where a run was copied to, or came from."),
     "init": ("tracking", "Write a commented configuration to start from."),
     "sync": ("tracking", "Deliver what is still in the local journals."),
+    "runs": ("answers", "List runs."),
+    "show": ("answers", "Show one run whole."),
+    "diff": ("answers", "What differs between runs, most likely explanation first."),
+    "best": ("answers", "The winners, and which params mattered."),
+    "lineage": ("answers", "What something came from, and what came from it."),
+    "audit": ("answers", "Which runs could be reproduced or redeployed, and what the others lack."),
+    "retain": ("answers", "What may be deleted, by policy. Deletes nothing without --apply HASH."),
+    "advise": ("answers", "Is it time to move to another platform?"),
+    "card": ("cards", "Write model cards and dataset cards from tracked facts."),
 }
 
 

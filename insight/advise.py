@@ -10,26 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..adapters.base import Source
+from ..config import Advise
 from ..model import File, Run
 from ..reading import open_location, select
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """Above these, an embedded MLflow is usually outgrown. Each can be set under `[advise]`.
-
-    The defaults are the product's own brief: at least 3 active engineers, more than 500
-    experiments a quarter, 10 to 30 concurrently active experiments as MLflow's comfort. The
-    response times are the usual limits of attention (Nielsen, Usability Engineering, 1993, ch. 5).
-    """
-
-    engineers: int = 3
-    runs_per_quarter: int = 500
-    active_experiments: int = 30
-    list_seconds: float = 1.0
-    curve_seconds: float = 1.0
-    growth: float = 2.0
-    """This quarter's runs over the quarter before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +79,11 @@ _MEDIA = (
 def advise(
     location: str | Source,
     *,
-    thresholds: Thresholds | None = None,
-    needs: Sequence[str] = (),
+    thresholds: Advise | None = None,
     now: datetime | None = None,
 ) -> Advice:
-    """Measure and judge. `needs` are words of `OFFERS` that the team says it has."""
-    limits = thresholds or Thresholds()
+    """Measure and judge. `thresholds` is `[advise]` of the configuration."""
+    limits = thresholds or Advise()
     now = now or datetime.now(UTC)
     source = open_location(location)
     began = time.perf_counter()
@@ -112,7 +94,7 @@ def advise(
         _reading("listing every run", list_seconds, "s", limits.list_seconds, "measured just now")
     )
     readings += _curves(source, found_runs, limits)
-    wanted = [_need(name, "asked for") for name in needs] + _needs_of(source, found_runs)
+    wanted = [_need(name, "asked for") for name in limits.needs] + _needs_of(source, found_runs)
     beyond = [r for r in readings if r.beyond]
     home = "databricks" if "databricks" in str(source.location) else source.location.platform
     unmet = [need for need in wanted if home not in need.met_by]
@@ -154,9 +136,7 @@ def _reading(name: str, value: float, unit: str, threshold: float | None, source
     return Reading(name=name, value=round(value, 3), unit=unit, threshold=threshold, source=source)
 
 
-def _usage(
-    runs: Sequence[Run], experiments: Sequence[str], limits: Thresholds, now: datetime
-) -> list[Reading]:
+def _usage(runs: Sequence[Run], experiments: Sequence[str], limits: Advise, now: datetime) -> list[Reading]:
     quarter = timedelta(days=91)
 
     def within(run: Run, newest: timedelta, oldest: timedelta) -> bool:
@@ -183,7 +163,7 @@ def _usage(
     ]
 
 
-def _curves(source: Source, runs: Sequence[Run], limits: Thresholds) -> list[Reading]:
+def _curves(source: Source, runs: Sequence[Run], limits: Advise) -> list[Reading]:
     """Reading the curves of the newest finished run, as a run page does."""
     done = [run for run in runs if run.status.terminal and run.started_at]
     if not done:

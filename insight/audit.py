@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..adapters.base import Source
+from ..config import Policy
 from ..errors import OutgrowError
-from ..evidence import REDEPLOYABLE, REPRODUCIBLE, evidence, missing
+from ..evidence import REDEPLOYABLE, REPRODUCIBLE, Kind, evidence, missing
 from ..model import Artifact, File, Run
+from ..policy import check_finish, check_start
 from ..reading import open_location, select
 
 Rule = Literal[
@@ -86,13 +88,13 @@ def audit(
     where: str | None = None,
     experiments: Sequence[str] = (),
     deep: bool = False,
-    policy: Callable[[Run], Sequence[tuple[Rule, str]]] | None = None,
+    policy: Policy | None = None,
     progress: Callable[[Run], None] | None = None,
 ) -> Audit:
     """Grade every terminal run.
 
     Listed files are opened, and with `deep` read whole and compared with their SHA-256 where the
-    platform tells one. `policy` adds the findings of a configured naming and tag policy.
+    platform tells one. `policy` (`[policy]` of the configuration) adds its own rules.
     """
     source = open_location(location)
     audits: list[RunAudit] = []
@@ -123,7 +125,7 @@ def _audit_run(
     artifacts: Sequence[Artifact],
     every: Sequence[File],
     deep: bool,
-    policy: Callable[[Run], Sequence[tuple[Rule, str]]] | None,
+    policy: Policy | None,
 ) -> RunAudit:
     found = evidence(run, every, artifacts)
     findings = [
@@ -145,7 +147,7 @@ def _audit_run(
         f for file in every if file.reference is None and (f := _audit_file(source, run, file, deep))
     ]
     if policy:
-        findings += [Finding(rule=rule, detail=detail) for rule, detail in policy(run)]
+        findings += _policy_findings(policy, run, found, every)
     damaged = any(f.rule in ("file-gone", "file-damaged") for f in findings)
     return RunAudit(
         run=run,
@@ -157,6 +159,19 @@ def _audit_run(
         evidence={str(kind): where for kind, where in found.items()},
         findings=findings,
     )
+
+
+def _policy_findings(
+    policy: Policy, run: Run, found: Mapping[Kind, str], files: Sequence[File]
+) -> list[Finding]:
+    has = {str(kind) for kind in found} | {file.path for file in files}
+    broken = check_start(policy, run.name, run.tags) + check_finish(policy, run.tags, run.summary, has)
+    words: dict[str, Rule] = {"name": "name", "required_metrics": "metric"}
+    return [
+        Finding(rule=words.get(v.rule, "tag"), detail=v.missing, advice=v.fix)
+        for v in broken
+        if v.rule != "required_artifacts"
+    ]
 
 
 def _audit_file(source: Source, run: Run, file: File, deep: bool) -> Finding | None:

@@ -13,28 +13,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..adapters.base import Remover, Source
+from ..config import Retention
 from ..errors import ConfigError
 from ..model import File, Run, digest
 from ..reading import number, open_location, select
 
 KEEP_TAGS = ("keep", "outgrow.keep", "outgrow.card")
 """A run with one of these tags (not `false`) is kept for good."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """The policy: `[retention]` of the configuration."""
-
-    promotion_window_days: int = 90
-    """After its end a run may still be promoted this long."""
-    keep_last: int = 10
-    """Newest finished runs of each experiment."""
-    keep_best: int = 3
-    """Best runs of each sweep (or experiment, where there is none) by `metric`."""
-    metric: str | None = None
-    mode: Literal["min", "max"] = "max"
-    metadata_after_days: int | None = None
-    """Runs older than this lose their record too; None: params and metrics are kept for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,14 +187,20 @@ def _expiry(source: Source, experiment: str, run: Run, policy: Retention, now: d
 
 
 def apply(
-    plan: RetentionPlan, confirm: str, location: str | Source, policy: Retention, remover: Remover
+    plan: RetentionPlan,
+    confirm: str,
+    location: str | Source,
+    policy: Retention,
+    remover: Remover,
+    *,
+    where: str | None = None,
 ) -> list[str]:
     """Delete what the plan says: files first, then records, then orphans. Returns what was deleted.
 
     The plan is made again first: raises `ConfigError` where `confirm` is not its hash, because
     something has changed since it was shown.
     """
-    again = retain(location, policy, remover=remover)
+    again = retain(location, policy, where=where, remover=remover)
     still = {item.run_id for item in again.expiring}
     changed = [item.run_id for item in plan.expiring if item.run_id not in still]
     if confirm != plan.hash or changed:
