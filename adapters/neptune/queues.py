@@ -23,7 +23,7 @@ from ..base import RunStats, Source, Throughput
 from . import queue_files
 from .queue_lines import Columns, Line, Steps, columns, lines
 from .queue_replay import Replay, replay
-from .records import EXPERIMENT_PATH, key_of, run_of
+from .records import EXPERIMENT_PATH, key_of, references, run_of
 
 NO_PROJECT = "offline"
 
@@ -153,8 +153,10 @@ class QueueSource(Source):
             )
 
     def files(self, run: Run) -> Iterator[File]:
-        for file, _ in queue_files.files(self._of(run).found):
+        found = self._of(run).found
+        for file, _ in queue_files.files(found):
             yield file
+        yield from references(found.attributes)
 
     def open(self, run: Run, file: File) -> BinaryIO:
         return queue_files.open_file(self._of(run).found, file)

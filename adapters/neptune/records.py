@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from ...errors import Corrupt
-from ...model import Fork, Origin, Run, Status, Value, from_builtins, to_builtins
+from ...model import File, Fork, Origin, Run, Status, Value, from_builtins, to_builtins
 from ..base import MARK_KEY, ORIGIN_KEY
 
 Kind = Literal["params", "metrics", "texts", "histograms", "files"]
@@ -33,6 +33,7 @@ MARK_PATH = MARK_KEY.replace(".", "/")
 EXPERIMENT_PATH = ROOT + "experiment"
 TAGS_PATH = ROOT + "tags/"
 FIELDS_PATH = ROOT + "run/"
+REFERENCES_PATH = ROOT + "references/"
 JSON_PATH = ROOT + "json/"
 """Params of a type that Neptune lacks (null, nested, a list that is no set of words), as JSON."""
 KIND_PATHS: dict[Kind, str] = {
@@ -194,7 +195,7 @@ def run_of(attributes: Mapping[str, Attribute], *, id: str, experiment: str, nat
     fields: dict[str, Any] = {}
     for path, attribute in attributes.items():
         value = decode(attribute)
-        if path.startswith("sys/") or path in (ORIGIN_PATH, MARK_PATH, EXPERIMENT_PATH):
+        if path.startswith(("sys/", REFERENCES_PATH)) or path in (ORIGIN_PATH, MARK_PATH, EXPERIMENT_PATH):
             continue
         if path.startswith(TAGS_PATH):
             tags[path.removeprefix(TAGS_PATH)] = str(value)
@@ -212,14 +213,14 @@ def run_of(attributes: Mapping[str, Attribute], *, id: str, experiment: str, nat
         "id": id,
         "experiment": experiment,
         "name": _text(sys.get("name")) or native_id,
-        "description": _text(sys.get("description")),
+        "description": None if sys.get("description") is None else str(sys["description"]),
         "labels": [str(word) for word in _list(sys.get("tags"))],
         "group": groups[0] if len(groups) == 1 else None,
         "params": params,
         "tags": tags,
     }
     if origin is not None:
-        return _copied(common, fields, Attribute("string", origin.value))
+        return _copied(common, fields, str(origin.value), _fork(sys, id, native_id))
     started, ended = _times(sys)
     status = _status(sys)
     return Run(
@@ -237,14 +238,15 @@ def run_of(attributes: Mapping[str, Attribute], *, id: str, experiment: str, nat
     )
 
 
-def _copied(common: dict[str, Any], fields: dict[str, Any], origin: Attribute) -> Run:
-    platform, _, run_id = str(origin.value).partition(":")
+def _copied(common: dict[str, Any], fields: dict[str, Any], identity: str, fork: Fork | None) -> Run:
+    platform, _, run_id = identity.partition(":")
     known = {name: value for name, value in fields.items() if name in FIELDS}
-    fork = None
     if "fork_run" in fields and "fork_step" in fields:
         fork = Fork(run=str(fields["fork_run"]), step=float(fields["fork_step"]))
     if fields.get("unnamed"):
         common = common | {"name": None}
+    elif fields.get("name") == "":  # Neptune shows no empty name: it would be the run's id
+        common = common | {"name": ""}
     return Run(
         **common,
         **(known | {"status": Status(str(known.get("status", Status.RUNNING)))}),
@@ -293,6 +295,13 @@ def _list(value: Value) -> list[Value]:
     return value if isinstance(value, list) else []
 
 
+def references(attributes: Mapping[str, Attribute]) -> Iterator[File]:
+    """The files that are only pointed at, as `REFERENCES_PATH` keeps them."""
+    for path, attribute in attributes.items():
+        if path.startswith(REFERENCES_PATH):
+            yield File(path=path.removeprefix(REFERENCES_PATH), reference=str(attribute.value))
+
+
 def field_attributes(run: Run, *, native_fork: bool) -> Attributes:
     """The attributes below `outgrow/run/` that keep what a client cannot set in Neptune."""
     found: Attributes = {}
@@ -308,4 +317,6 @@ def field_attributes(run: Run, *, native_fork: bool) -> Attributes:
         found[FIELDS_PATH + "fork_step"] = Attribute("float", run.fork.step)
     if run.name is None:
         found[FIELDS_PATH + "unnamed"] = Attribute("bool", True)
+    elif not run.name:
+        found[FIELDS_PATH + "name"] = Attribute("string", "")
     return found

@@ -21,7 +21,7 @@ from ...model import Experiment, File, Run, Status
 from .. import batches
 from ..base import RunStats, Source, Throughput
 from . import lineage
-from .records import EXPERIMENT_PATH, key_of, run_of
+from .records import EXPERIMENT_PATH, key_of, references, run_of
 from .scale_replay import Log, Rows, ScaleReplay, metadata_of, replay
 
 NAME = "run_operations.sqlite3"
@@ -148,9 +148,11 @@ class ScaleLogSource(Source):
             yield from lineage.until([pa.record_batch(columns, schema=batches.HISTOGRAMS)], until)
 
     def files(self, run: Run) -> Iterator[File]:
-        for file, local in self._replay(run.id).files:
+        found = self._replay(run.id)
+        for file, local in found.files:
             if local is not None and local.is_file():
                 yield file
+        yield from references(found.attributes)
 
     def open(self, run: Run, file: File) -> BinaryIO:
         for known, local in self._replay(run.id).files:
