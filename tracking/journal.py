@@ -20,13 +20,13 @@ import fcntl
 import hashlib
 import os
 import threading
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .records import Record, frame, salvage, unframe
+from .warning import JournalWarning, warn
 
 RECORDS = "records.jsonl"
 FILES = "files"
@@ -34,10 +34,6 @@ KEPT_IN_MEMORY = 10_000
 """Records that wait in memory while the disk refuses them; older ones are given up."""
 _CHUNK = 1 << 20
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file, copy-on-write
-
-
-class JournalWarning(UserWarning):
-    """Something is wrong with the journal; training goes on."""
 
 
 class Journal:
@@ -86,11 +82,10 @@ class Journal:
             self._waiting.append(line)
         if not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"outgrow cannot write to its journal {self.folder} ({reason.strerror}): the last "
                 f"{KEPT_IN_MEMORY:,} records are kept in memory until it can; training goes on",
                 JournalWarning,
-                stacklevel=4,
             )
 
     def _append_after_trouble(self, line: bytes) -> None:
@@ -158,7 +153,7 @@ class Journal:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                warnings.warn(f"outgrow cannot sync {self.folder}: {error}", JournalWarning, stacklevel=3)
+                warn(f"outgrow cannot sync {self.folder}: {error}", JournalWarning)
 
     def close(self) -> None:
         os.close(self._file)

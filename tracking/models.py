@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -120,19 +121,30 @@ def _save_beside(thing: Any, folder: Path, format: str, trusted: list[str]) -> d
 
 
 def _save_skops(thing: Any, folder: Path, trusted: list[str]) -> dict[str, Value] | None:
-    """None where skops cannot keep it, or would have to trust a type that nobody named."""
+    """None where skops cannot keep it, or would have to trust a type that nobody named.
+
+    Classes of scikit-learn itself count as named: skops lists its estimators, not their parts.
+    """
     from skops import io
 
     path = folder / "model.skops"
     try:
         io.dump(thing, path)
-        unknown = [name for name in io.get_untrusted_types(file=path) if name not in trusted]
+        named = {name for name in io.get_untrusted_types(file=path) if _is_sklearn_class(name)}
+        unknown = set(io.get_untrusted_types(file=path)) - named - set(trusted)
     except Exception:  # noqa: BLE001 - whatever stops skops, the next format is tried
-        unknown = ["?"]
+        unknown = {"?"}
     if unknown:
         path.unlink(missing_ok=True)
         return None
-    return {"format": "skops"} | ({"trusted": list(trusted)} if trusted else {})
+    needed: list[Value] = [*sorted(named | set(trusted))]
+    return {"format": "skops"} | ({"trusted": needed} if needed else {})
+
+
+def _is_sklearn_class(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    found = getattr(sys.modules.get(module), attribute, None)
+    return module.startswith("sklearn.") and isinstance(found, type)
 
 
 def _save_pickled(thing: Any, folder: Path) -> dict[str, Value]:
@@ -161,13 +173,13 @@ def _save_sklearn(
     from mlflow.models import infer_signature
 
     with tempfile.TemporaryDirectory(prefix="outgrow-model-") as trial:
-        safe = format == "auto" and _save_skops(model, Path(trial), trusted) is not None
-    if format == "auto" and not safe:
+        safe = _save_skops(model, Path(trial), trusted) if format == "auto" else None
+    if format == "auto" and safe is None:
         raise TypeError(
             f"{type(model).__name__} holds types that skops does not trust. Name them in trusted=[…], "
             "or ask for format='cloudpickle', which runs code when it is loaded"
         )
-    serialization = "skops" if safe else "cloudpickle"
+    serialization = "cloudpickle" if safe is None else "skops"
     packages = ["scikit-learn", "numpy", "scipy", "mlflow", serialization]
     signature = None
     if example is not None:
@@ -181,9 +193,9 @@ def _save_sklearn(
             signature=signature,
             input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in packages],
-            skops_trusted_types=trusted or None,
+            skops_trusted_types=(safe or {}).get("trusted"),
         )
-    facts: dict[str, Value] = {"format": serialization, "flavor": "mlflow.sklearn"}
+    facts = {"format": serialization, "flavor": "mlflow.sklearn"} | (safe or {})
     if signature is not None:
         facts["signature"] = json.loads(json.dumps(signature.to_dict()))
     return facts

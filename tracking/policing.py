@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -10,18 +9,15 @@ from .. import policy
 from ..config import Policy
 from ..errors import PolicyViolation
 from ..model import Status
+from .warning import PolicyWarning, warn
 
 if TYPE_CHECKING:
     from .run import Run
 
 
-class PolicyWarning(UserWarning):
-    """A run breaks a rule whose level is `warn`."""
-
-
 def check_start(rules: Policy | None, name: str | None, tags: Mapping[str, str]) -> None:
     """Raises `PolicyViolation` for rules of level `error`, warns for the others."""
-    if rules is not None and (error := _told(policy.check_start(rules, name, tags), stacklevel=4)):
+    if rules is not None and (error := _told(policy.check_start(rules, name, tags))):
         raise error
 
 
@@ -36,14 +32,13 @@ def check_end(run: Run, status: Status) -> PolicyViolation | None:
     if found or at_end:
         tags[policy.VIOLATIONS_TAG] = "; ".join(f"{v.rule}: {v.missing}" for v in [*found, *at_end])
     run.set_tags(tags)
-    return _told(at_end, stacklevel=5)
+    return _told(at_end)
 
 
-def _told(found: Iterable[policy.Violation], stacklevel: int) -> PolicyViolation | None:
+def _told(found: Iterable[policy.Violation]) -> PolicyViolation | None:
     errors = [violation for violation in found if violation.level == "error"]
-    for violation in found:
-        if violation.level == "warn":
-            warnings.warn(str(violation), PolicyWarning, stacklevel=stacklevel)
+    if warned := [str(violation) for violation in found if violation.level == "warn"]:
+        warn("\n".join(warned), PolicyWarning)
     if not errors:
         return None
     hint = "change the run, or the rule's level in the configuration"

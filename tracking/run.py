@@ -5,7 +5,6 @@ from __future__ import annotations
 import mimetypes
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -19,6 +18,7 @@ from ..model import Artifact, CodeVersion, DatasetUse, Environment, File, Status
 from . import values
 from .journal import Journal
 from .records import Change, Dataset, Finish, Histogram, Made, Params, Stored, Tags, Text
+from .warning import DeliveryWarning, JournalWarning, warn
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -186,7 +186,7 @@ class Run:
         except OSError as error:
             if isinstance(source, Path) and not os.access(source, os.R_OK):
                 raise
-            warnings.warn(f"outgrow could not keep {path!r}: {error}; training goes on", stacklevel=4)
+            warn(f"outgrow could not keep {path!r}: {error}; training goes on", JournalWarning)
             return None
         media_type = mimetypes.guess_type(path)[0]
         now = values.moment(time_ns() // 1_000)
@@ -309,8 +309,8 @@ class Run:
         violation = None if self._finished else self._end(Status(status), exit_code)
         timeout = self._config.tracking.finish_timeout if timeout is None else timeout
         report = wait(self._journal.folder, self._config, timeout)
-        if not report.complete and self._config.tracking.delivery != "off":
-            warnings.warn(f"run {self.name or self.id}: {report}", stacklevel=2)
+        if not report.complete and timeout > 0 and self._config.tracking.delivery != "off":
+            warn(f"run {self.name or self.id}: {report}", DeliveryWarning)
         if violation is not None:
             raise violation
         return report

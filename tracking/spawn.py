@@ -13,12 +13,12 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 from ..config import Config
 from ..locations import parse
 from .journal import FileLock
+from .warning import DeliveryWarning, warn
 
 # What an SDK may read its server or credentials from: another value needs another process.
 _PREFIXES = (
@@ -53,9 +53,7 @@ def ensure_delivery(config: Config) -> None:
             running.release()
             _start(config, root, key)
     except OSError as error:
-        warnings.warn(
-            f"outgrow cannot start its delivery ({error}); deliver with: outgrow sync", stacklevel=3
-        )
+        warn(f"outgrow cannot start its delivery ({error}); deliver with: outgrow sync", DeliveryWarning)
     finally:
         gate.release()
 

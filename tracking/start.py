@@ -8,7 +8,6 @@ import secrets
 import socket
 import sys
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,11 +22,12 @@ from ..model import to_builtins
 from ..policy import example_name
 from . import journal, values
 from .fold import Fold, News
-from .journal import Journal, JournalWarning
+from .journal import Journal
 from .policing import check_start
 from .records import JOURNAL_FORMAT, Start
 from .run import Run, _open
 from .spawn import ensure_delivery, public_locations
+from .warning import JournalWarning, warn
 
 
 def start_run(
@@ -152,11 +152,10 @@ def _folder(settings: Config, run_id: str) -> tuple[Path, Config]:
     except OSError as error:
         other = Path(tempfile.gettempdir()) / f"outgrow-journal-{os.getuid()}"
         (other / run_id).mkdir(parents=True, exist_ok=True, mode=0o700)
-        warnings.warn(
+        warn(
             f"outgrow cannot write its journal below {root} ({error.strerror}); it goes to {other} instead. "
             f"Deliver later with: outgrow sync {other}",
             JournalWarning,
-            stacklevel=3,
         )
         return other / run_id, replace(settings, tracking=replace(settings.tracking, journal=str(other)))
 

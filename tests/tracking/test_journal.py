@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from outgrow.tracking import journal
-from outgrow.tracking.journal import Journal, JournalWarning
+from outgrow.tracking.journal import Journal
 from outgrow.tracking.records import Metrics, Text, frame, unframe
+from outgrow.tracking.warning import JournalWarning
 
 
 def read(folder: Path) -> list[object]:

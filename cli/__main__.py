@@ -1,0 +1,5 @@
+"""`python -m outgrow.cli`."""
+
+from . import main
+
+main()
