@@ -28,7 +28,6 @@ from ..fit import text_of, type_name
 from .bulk import Tally
 from .tables import Row
 
-
 T = TypeVar("T", Experiment, ModelVersion)
 
 
