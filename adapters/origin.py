@@ -49,6 +49,7 @@ _STREAM_LIMITS = (
     "null_steps",
     "repeated_steps",
     "decreasing_steps",
+    "decreasing_steps",
     "exact_duplicates",
     "point_times",
     "null_point_times",

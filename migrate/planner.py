@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 
 from ..adapters.base import NATIVE_MARK, Capabilities, RunStats, Sink, Source
-from ..adapters.fit import KeyMap, Loss, fit_experiment, fit_model, fit_run
-from ..adapters.fit_stream import STREAMS, Losses
+from ..adapters.fit import KeyMap, Loss, LossKind, fit_experiment, fit_model, fit_run
+from ..adapters.fit_stream import STREAMS, Losses, Stream
 from ..adapters.restored import Restored, restored
 from ..errors import CredentialsError, LocationError, OutgrowError, Unavailable
 from ..filters import Filter
@@ -103,17 +103,18 @@ class _Planner:
         for experiment in met.values():
             self.experiments[experiment.name] = names(experiment.name)
             self.losses.add(fit_experiment(experiment, self.caps)[1], runs=0)
-        sums = {
-            name: self.sums[name]
-            for name in ("series", "points", "texts", "histograms", "files", "file_bytes")
-        }
         self.counts = Counts(
             experiments=len(met),
             runs=runs,
             by_status=dict(status),
             deleted=deleted,
+            series=self.sums["series"],
+            points=self.sums["points"],
+            texts=self.sums["texts"],
+            histograms=self.sums["histograms"],
+            files=self.sums["files"],
+            file_bytes=self.sums["file_bytes"],
             artifacts=artifacts,
-            **sums,
             **self._beyond_runs(experiments),
         )
 
@@ -190,12 +191,12 @@ class _Planner:
                 losses.add(fitted.fitter.losses)
             elif told[stream]:
                 losses.add([_only_in_origin(stream, told[stream])])
-        return replace(stats, **told)  # type: ignore[arg-type]
+        return replace(stats, **told)
 
     def _from_stats(self, run: Run, stats: RunStats) -> Iterator[Loss]:
         """What may happen to the points, as far as the source tells."""
         caps = self.caps
-        for stream in ("texts", "histograms"):
+        for stream in STREAMS[1:]:
             rows = getattr(stats, stream)
             if not caps.native(stream) and rows != 0:
                 yield _only_in_origin(stream, rows)
@@ -264,7 +265,7 @@ class _Planner:
                 "artifacts",
                 "artifact versions become files under artifacts/",
                 len(outputs),
-                artifact and loose_folder(artifact),
+                loose_folder(artifact) if artifact else None,
             )
 
     # --- beyond runs -----------------------------------------------------------------------
@@ -374,10 +375,10 @@ def _names_there(sink: Sink, opened: ExitStack) -> _Names:
     return names
 
 
-def _only_in_origin(stream: str, rows: int | None) -> Loss:
+def _only_in_origin(stream: Stream, rows: int | None) -> Loss:
     detail = f"{stream}: only in the origin record"
-    return Loss("moved", stream, detail, rows or 1, certain=rows is not None)  # type: ignore[arg-type]
+    return Loss("moved", stream, detail, rows or 1, certain=rows is not None)
 
 
-def _possible(kind: str, detail: str, rows: int | None) -> Loss:
-    return Loss(kind, "points", detail, rows or 1, certain=rows is not None)  # type: ignore[arg-type]
+def _possible(kind: LossKind, detail: str, rows: int | None) -> Loss:
+    return Loss(kind, "points", detail, rows or 1, certain=rows is not None)
