@@ -23,6 +23,8 @@ MODEL_ELEMENT = "model-element"
 _MODELS = "models"
 _UNNAMED = "auto-generated-in-the-backend"
 _TYPE = "comet.type"
+REGISTERED = "outgrow.registered"
+"""Metadata of a second copy of a file, which Comet's registry needs; hidden from a run's files."""
 _SHA256, _KEY, _STEP = "outgrow.sha256", "outgrow.key", "outgrow.step"
 _MEDIA_TYPE, _CREATED = "outgrow.media_type", "outgrow.created_at"
 
@@ -43,6 +45,11 @@ class Asset:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     member: str | None = None
     """Its file in an archive."""
+
+
+def own(asset: Asset) -> bool:
+    """Whether an asset is ours and no file of the run."""
+    return asset.name.startswith(OWN_FOLDER) or REGISTERED in asset.metadata
 
 
 def metadata_of(raw: object) -> dict[str, Any]:
@@ -142,7 +149,7 @@ def additional_params(asset: Asset) -> dict[str, Any]:
         "assetId": asset.id,
         "context": None,
         "fileName": asset.name,
-        "overwrite": False,
+        "overwrite": asset.name.startswith(OWN_FOLDER),
         "runId": None,
         "step": asset.step,
     }

@@ -72,7 +72,9 @@ ONLINE = replace(
             "aliases": Hold("aliases"),
             "artifact_inputs": Hold("artifact lineage"),
             "registry": Hold("model registry", note="version X as X.0.0"),
-            "stages": Hold("stages of a version"),
+            "registry_aliases": Hold("metadata `outgrow.version` of a model version"),
+            "registry_times": Hold("metadata `outgrow.version`, `outgrow.model`"),
+            "stages": Hold("tags of a model version"),
         }
     ),
     model_name=TextLimit(length=KEY_LENGTH, allowed=r"[a-z0-9-]", empty=False),

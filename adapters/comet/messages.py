@@ -10,8 +10,9 @@ from ...errors import Corrupt
 from ...model import CONSOLE_PREFIX, CodeVersion, Environment, Value
 from .archives import Archive, Meta, Payload
 from .assets import Asset, asset_in
+from .environment import git_metadata, system_details
 from .points import Shape
-from .records import Native, git_metadata, native_param, system_details
+from .records import Native, native_param
 
 Line = tuple[str, str, int | None]
 """A line of console output: series key, text, milliseconds since 1970 UTC."""

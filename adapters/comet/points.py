@@ -242,9 +242,13 @@ def from_metrics(name: str, metrics: Sequence[dict[str, Any]], shape: Shape) -> 
     step = pa.float64() if shape.fractional else pa.int64()
     return assemble(
         pa.array([name] * len(metrics), _STRINGS),
-        pc.cast(pa.array([m.get("step") for m in metrics], pa.float64()), step),
+        pa.array([_step(m.get("step"), shape.fractional) for m in metrics], step),
         pa.array([m.get("timestamp") for m in metrics], pa.int64()),
         pc.cast(pa.array([str(m["metricValue"]) for m in metrics], _STRINGS), pa.float64()),
         pa.array([m.get("epoch") for m in metrics], pa.float64()) if shape.epoch else None,
         pa.array([m.get("runContext") for m in metrics], _STRINGS) if shape.context else None,
     )
+
+
+def _step(step: float | None, fractional: bool) -> float | int | None:
+    return step if step is None or fractional else int(step)

@@ -34,6 +34,7 @@ from ...model import (
 from ..base import MARK_KEY, ORIGIN_KEY, RESERVED
 from ..fit import text_of
 from .capabilities import VALUE_LENGTH
+from .environment import code_of, environment_of
 
 PLATFORM = "comet"
 NAME = "Name"
@@ -299,9 +300,10 @@ def run_of(native: Native) -> Run:
         summary=native.summary,
         datasets=_json_of(others, f"{RESERVED}datasets", list[DatasetUse]) or [],
         artifacts=_json_of(others, f"{RESERVED}artifacts", list[ArtifactUse]) or native.uses,
-        code=_json_of(others, f"{RESERVED}code", CodeVersion) or (None if origin else code_of(native)),
+        code=_json_of(others, f"{RESERVED}code", CodeVersion)
+        or (None if origin else code_of(native.git, native.file_name)),
         environment=_json_of(others, f"{RESERVED}environment", Environment)
-        or (None if origin else environment_of(native)),
+        or (None if origin else environment_of(native.system, native.packages)),
         url=native.url,
         origin=origin,
         extra={PLATFORM: extra} if extra else {},
@@ -339,70 +341,3 @@ def _time(others: Mapping[str, Any], name: str, native: datetime | None) -> date
         return datetime.fromisoformat(str(kept)) if kept else None
     except ValueError:
         return native
-
-
-# --- code and environment, as Comet records them -----------------------------------------------------
-
-
-def code_of(native: Native) -> CodeVersion | None:
-    """Git metadata and the started file as the SDK logs them."""
-    code = CodeVersion(
-        repository=_text(native.git.get("origin")),
-        commit=_text(native.git.get("parent")),
-        branch=_text(native.git.get("branch")),
-        entry_point=_text(native.file_name),
-    )
-    return code if code != CodeVersion() else None
-
-
-def environment_of(native: Native) -> Environment | None:
-    """System details and packages as the SDK logs them."""
-    system = native.system
-    command = system.get("command") or []
-    environment = Environment(
-        python=_text(system.get("python_version")),
-        packages=dict(_package(line) for line in native.packages),
-        os=_text(system.get("os")),
-        host=_text(system.get("hostname")),
-        command=command.split() if isinstance(command, str) else [str(word) for word in command],
-        cpu=_text(system.get("processor")),
-        variables={str(k): str(v) for k, v in (system.get("env") or {}).items()},
-    )
-    return environment if environment != Environment() else None
-
-
-def _package(line: str) -> tuple[str, str]:
-    name, _, version = line.partition("==")
-    return name.strip(), version.strip()
-
-
-def system_details(environment: Environment, user: str | None) -> dict[str, Any]:
-    """The payload of a `system_details` message: what Comet shows of an environment."""
-    python = environment.python or ""
-    return {
-        "command": environment.command,
-        "env": environment.variables,
-        "hostname": environment.host or "",
-        "ip": "",
-        "machine": "",
-        "os": environment.os or "",
-        "os_release": "",
-        "os_type": "",
-        "pid": 0,
-        "processor": environment.cpu or "",
-        "python_exe": "",
-        "python_version": python,
-        "python_version_verbose": python,
-        "user": user or "",
-    }
-
-
-def git_metadata(code: CodeVersion) -> dict[str, Any]:
-    """The payload of a `git_metadata` message."""
-    return {
-        "user": None,
-        "root": None,
-        "branch": code.branch,
-        "parent": code.commit,
-        "origin": code.repository,
-    }

@@ -19,7 +19,7 @@ from ..base import RunStats, Source, Throughput
 from . import points as metric
 from . import texts
 from .archives import Archive
-from .assets import OWN_FOLDER, Asset, files_of
+from .assets import Asset, files_of, own
 from .messages import Contents, contents, project_id
 from .records import PLATFORM, run_of
 from .registry import from_messages
@@ -132,9 +132,9 @@ class ArchiveSource(Source):
     def _files(self, run: Run) -> Iterator[tuple[File, Asset, Path]]:
         parts = self._parts(run.id)
         owners = {id(asset): path for path, held in parts for asset in held.assets}
-        for file, asset in files_of(asset for _, held in parts for asset in held.assets):
-            if not file.path.startswith(OWN_FOLDER):
-                yield file, asset, owners[id(asset)]
+        listed = (asset for _, held in parts for asset in held.assets if not own(asset))
+        for file, asset in files_of(listed):
+            yield file, asset, owners[id(asset)]
 
     def files(self, run: Run) -> Iterator[File]:
         for file, _, _ in self._files(run):
@@ -154,7 +154,7 @@ class ArchiveSource(Source):
 
     def stats(self, run: Run) -> RunStats:
         parts = self._parts(run.id)
-        files = [asset for _, held in parts for asset in held.assets if not asset.name.startswith(OWN_FOLDER)]
+        files = [asset for _, held in parts for asset in held.assets if not own(asset)]
         counts: dict[str, int] = {}
         for _, held in parts:
             for key, count in held.shape.counts.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,7 @@ from ..replay import Replay
 from . import points as metric
 from . import texts
 from .archives import Archive
-from .assets import OWN_FOLDER, TEXTS, asset_of, files_of, upload_message
+from .assets import TEXTS, asset_of, files_of, own, upload_message
 from .building import Builder
 from .messages import (
     Contents,
@@ -32,7 +32,8 @@ from .messages import (
 )
 from .records import millis, origin_others, run_of, run_others, tag_others, uses_others
 
-Publish = Callable[[Builder, Mapping[str, Any], Mapping[str, Any], "ArchiveWriter", str | None], None]
+Publish = Callable[[Builder, Mapping[str, Any], Mapping[str, Any], Run, str | None], None]
+"""Takes the builder, `experiment.json`, the comment, the finished run and its mark."""
 
 
 class ArchiveWriter(RunWriter):
@@ -52,6 +53,7 @@ class ArchiveWriter(RunWriter):
         project: str | None,
         workspace: str | None,
         strategy: str = "create",
+        mark_inside: bool = True,
         before: Path | None = None,
     ) -> None:
         self.run_id = builder.key
@@ -59,6 +61,7 @@ class ArchiveWriter(RunWriter):
         self.shape = metric.Shape()
         self._builder, self._publish = builder, publish
         self._meta = {"project_name": project, "workspace": workspace, "resume_strategy": strategy}
+        self._mark_inside = mark_inside
         self._start = millis(run.started_at or run.created_at) or 0
         self._params: dict[str, Value] = {}
         self._tags: dict[str, str] = {}
@@ -85,8 +88,13 @@ class ArchiveWriter(RunWriter):
             self._uses = list(known.artifacts)
             self._points = Replay(self._carried(archive, held))
             old = list(texts.within(archive, held))
-        self._present_texts = Replay(old)
-        for batch in old:
+        self.take_up_texts(old)
+
+    def take_up_texts(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Texts that the target already has: they stay, and are not written twice."""
+        held = list(batches)
+        self._present_texts = Replay(held)
+        for batch in held:
             self._add_texts(batch)
 
     def _carried(self, archive: Archive, held: Contents) -> Iterator[pa.RecordBatch]:
@@ -102,7 +110,7 @@ class ArchiveWriter(RunWriter):
             return
         with Archive(self._before) as archive:
             for file, asset in files_of(contents(archive).assets):
-                if file.path in self._paths or file.path.startswith(OWN_FOLDER):
+                if file.path in self._paths or own(asset):
                     continue
                 if asset.member is not None:
                     with archive.open(asset.member) as stream:
@@ -159,15 +167,11 @@ class ArchiveWriter(RunWriter):
             asset.member, asset.size = member, size
         self._builder.message(*upload_message(asset, self._start))
 
-    def use(self, use: ArtifactUse) -> None:
-        """Remember a link to an artifact version; its id is Comet's."""
-        if use not in self._uses:
-            self._uses.append(use)
-
     def finish(self, run: Run, mark: str | None) -> None:
         self.params(run.params)
         self.tags(run.tags, run.labels)
         self.datasets(run.datasets)
+        self._uses = list(dict.fromkeys([*self._uses, *run.artifacts]))
         self._carry_files()
         self._store_texts()
         run = replace(run, datasets=self._datasets)
@@ -179,7 +183,7 @@ class ArchiveWriter(RunWriter):
             *environment_messages(run.environment, run.code, run.user),
             *param_messages(self._params, start),
             *other_messages(others),
-            *(other_messages({MARK_KEY: mark}) if mark is not None else ()),
+            *(other_messages({MARK_KEY: mark}) if mark is not None and self._mark_inside else ()),
         ):
             self._builder.message(kind, payload)
         crashed = run.status in (Status.FAILED, Status.KILLED)
@@ -194,8 +198,7 @@ class ArchiveWriter(RunWriter):
             "comet_start_sourced": False,
         }
         comment = {"identity": self.origin.identity, "mark": mark, "points": self.shape.count}
-        self.run = run
-        self._publish(self._builder, meta, comment, self, mark)
+        self._publish(self._builder, meta, comment, run, mark)
 
     def _store_texts(self) -> None:
         if self._texts is None:

@@ -222,7 +222,7 @@ def artifact(state: State, request: Request) -> Any:
 @route("GET", _API + "artifacts/version")
 def artifact_version(state: State, request: Request) -> Any:
     workspace, found, held = _version(state, request)
-    if held["state"] != "CLOSED" and not request.query.get("experimentKey"):
+    if held["state"] != "CLOSED" and "versionId" not in request.query:
         raise Refused(400, "the artifact version is not final", 90403)
     consumer = request.query.get("consumerExperimentKey")
     if consumer and held["artifactVersionId"] not in state.experiment(consumer).inputs:

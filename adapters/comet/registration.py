@@ -1,0 +1,127 @@
+"""Writing Comet's model registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
+
+from ...errors import Rejected
+from ...model import File, ModelVersion, RegisteredModel
+from .api import Refused
+from .artifacts import Artifacts, send_asset, spooled
+from .assets import REGISTERED, Asset, asset_of, files_of, own
+from .location import Project
+from .registry import (
+    SOURCE_VERSION,
+    experiment_model,
+    metadata_for,
+    metadata_of,
+    ordered,
+    payload_of,
+    semantic,
+)
+from .remote import Remote
+
+_PREFIX = "models/"
+
+
+class Registration:
+    """A version registers a *model of an experiment*: assets under one name.
+
+    Where its files are an artifact version or a folder of the run, they become such a model,
+    beside what they are.
+    """
+
+    def __init__(self, remote: Remote, artifacts: Artifacts, project: Project) -> None:
+        self.remote, self.api, self.artifacts, self.project = remote, remote.api, artifacts, project
+
+    def register(self, model: RegisteredModel) -> Mapping[str, str]:
+        numbers: dict[str, str] = {}
+        there = self._there(model.name)
+        taken = set(there.values())
+        for version in model.versions:
+            own = version.extra.get("outgrow", {}).get("origin_version", version.version)
+            source = str(own)
+            if source in there:
+                numbers[source] = there[source]
+                continue
+            number = self._number(version.version, taken)
+            self._create(model, version, number, source)
+            taken.add(number)
+            numbers[source] = number
+        return numbers
+
+    def _there(self, name: str) -> dict[str, str]:
+        """Source version → version here, of what is registered already."""
+        try:
+            details = self.api.get(
+                "registry-model/details", workspaceName=self.project.workspace, modelName=name
+            )
+        except Refused:
+            return {}
+        found: dict[str, str] = {}
+        for item in details.get("versions") or ():
+            kept = metadata_of(self.remote, item)
+            found[str(kept.get(SOURCE_VERSION, item["version"]))] = str(item["version"])
+        return found
+
+    @staticmethod
+    def _number(version: str, taken: set[str]) -> str:
+        try:
+            wanted = semantic(version)
+        except ValueError:
+            wanted = ""
+        if wanted and wanted not in taken:
+            return wanted
+        newest = max((ordered(number)[0] for number in taken), default=0)
+        return f"{newest + 1}.0.0"
+
+    def _create(self, model: RegisteredModel, version: ModelVersion, number: str, source: str) -> None:
+        if version.run is None:
+            raise Rejected(
+                f"version {version.version} of {model.name!r} belongs to no run, and Comet registers models of runs",
+                hint="log it to a run in the source, or leave it behind",
+            )
+        name = experiment_model(version, model.name)
+        self._make_model(version.run, version, name)
+        made = self.api.post("write/registry-model/item/create", payload_of(model, version, name, number))
+        entries = metadata_for(model, version, source)
+        self.api.post(
+            f"write/registry-model/item/{made['registryModelItemId']}/metadata", {"metadata": entries}
+        )
+
+    def _make_model(self, key: str, version: ModelVersion, name: str) -> None:
+        """Copy the version's files to the experiment's model of that name, but for those that are there."""
+        assets = self.remote.assets(key)
+        there = {asset.name for asset in assets if asset.group == name}
+        if there and version.artifact is None and version.path == f"{_PREFIX}{name}":
+            return
+        for path, stream in self._files(key, assets, version):
+            if path in there:
+                stream.close()
+                continue
+            with stream, spooled(stream) as (data, _, sha256):
+                copied = File(path=f"{_PREFIX}{name}/{path}", metadata={REGISTERED: True})
+                asset = asset_of(copied, key, sha256)
+                send_asset(self.remote, key, asset, data)
+            there.add(path)
+        if not there:
+            raise Rejected(
+                f"version {version.version} of {version.model!r} has no files, and Comet registers files",
+                hint="copy the run's files first",
+            )
+
+    def _files(self, key: str, assets: list[Asset], version: ModelVersion) -> Iterator[tuple[str, BinaryIO]]:
+        folder = f"{version.path.rstrip('/')}/" if version.path else ""
+        if version.artifact is not None:
+            for file in self.artifacts.files(version.artifact):
+                if file.reference is None and file.path.startswith(folder):
+                    yield file.path.removeprefix(folder), self.artifacts.open(file)
+            return
+        for file, asset in files_of(a for a in assets if not own(a)):
+            if file.reference is None and (file.path.startswith(folder) or file.path == version.path):
+                name = file.path.removeprefix(folder) if folder else file.path
+                yield (
+                    name if file.path != version.path else file.path.rpartition("/")[2],
+                    self.remote.bytes(key, asset.id),
+                )
