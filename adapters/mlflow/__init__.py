@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...errors import Unsupported
+
 if TYPE_CHECKING:
     from ...locations import Location
     from ..base import Sink, Source
@@ -38,6 +40,13 @@ class MlflowAdapter:
             from .sql_sink import SqlSink
 
             return SqlSink(location)
+        from .place import is_directory
+
+        if is_directory(location):
+            raise Unsupported(
+                f"{location}: MLflow no longer writes to a directory of files",
+                hint="write to a database, mlflow:sqlite:///mlflow.db, or to a server",
+            )
         from .sink import ClientSink
 
         return ClientSink(location)

@@ -24,7 +24,8 @@ from ...model import (
     to_builtins,
 )
 from ..base import RESERVED
-from .records import CONTEXT, PLATFORM, joined, native_tags, pieces, split_tags, time_of, user_tags
+from .records import CONTEXT, PLATFORM, native_tags, split_tags, time_of, user_tags
+from .structured import joined, pieces
 
 FACTS = "outgrow.facts"
 ALIASES = "outgrow.aliases"

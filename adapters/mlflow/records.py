@@ -13,26 +13,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ...model import (
     ArtifactUse,
-    CodeVersion,
     DatasetUse,
-    Environment,
     Experiment,
     Extra,
     Origin,
     Run,
     Status,
     Value,
-    from_json,
-    to_builtins,
 )
 from ..base import MARK_KEY, ORIGIN_KEY, RESERVED
-from .capabilities import TAG_VALUE_LENGTH
+from .structured import code_of, code_tags, environment_of, environment_tags
 
 PLATFORM = "mlflow"
 NATIVE = "mlflow."
@@ -45,18 +40,9 @@ CONTEXT = "mlflow.data.context"
 LOGGED_MODELS = "mlflow.log-model.history"
 """JSON list of MLflow 2 models; each entry repeats the run's id, which a copy must replace."""
 
-CODE_TAGS = {
-    "repository": "mlflow.source.git.repoURL",
-    "commit": "mlflow.source.git.commit",
-    "branch": "mlflow.source.git.branch",
-    "dirty": "mlflow.source.git.dirty",
-    "entry_point": "mlflow.source.name",
-}
 ORIGIN_LOCATION = "outgrow.origin.location"
 ORIGIN_URL = "outgrow.origin.url"
 LABELS = "outgrow.labels"
-CODE = "outgrow.code"
-ENVIRONMENT = "outgrow.environment"
 UNNAMED = "outgrow.unnamed"
 """The run had no name; MLflow insists on one."""
 UNSTARTED = "outgrow.unstarted"
@@ -183,7 +169,7 @@ def run_record(
     description = native.pop(NOTE, None)
     parent = native.pop(PARENT, None)
     name_tag = native.pop(RUN_NAME, None)
-    code = _code(native, tags)
+    code = code_of(native, tags)
     if LOGGED_MODELS in native:
         native[LOGGED_MODELS] = _without_run_id(native[LOGGED_MODELS])
     if native:
@@ -212,7 +198,7 @@ def run_record(
             *(ArtifactUse(artifact=m, role="output", step=step) for m, step in model_outputs),
         ],
         code=code,
-        environment=_environment(tags),
+        environment=environment_of(tags),
         url=url,
         origin=origin,
         extra={PLATFORM: extra} if extra else {},
@@ -250,7 +236,7 @@ def native_run(run: Run, origin: Origin | None) -> NativeRun:
     for field, tag in _FIELD_TAGS.items():
         if (value := getattr(run, field)) is not None:
             tags[tag] = value
-    tags |= _code_tags(run.code) | _environment_tags(run.environment)
+    tags |= code_tags(run.code) | environment_tags(run.environment)
     if origin is not None:
         tags |= origin_tags(origin)
     return NativeRun(
@@ -354,65 +340,3 @@ def labels_of(tags: Mapping[str, str | None]) -> list[str]:
     except ValueError:
         return []
     return [str(label) for label in labels] if isinstance(labels, list) else []
-
-
-def pieces(key: str, text: str, length: int = TAG_VALUE_LENGTH) -> dict[str, str]:
-    """A long text as tags `key`, `key.1`, `key.2`… of at most `length` characters."""
-    parts = [text[i : i + length] for i in range(0, len(text), length)] or [""]
-    return {f"{key}.{i}" if i else key: part for i, part in enumerate(parts)}
-
-
-def joined(key: str, tags: Mapping[str, str | None]) -> str | None:
-    """The inverse of `pieces`."""
-    if key not in tags:
-        return None
-    parts = [tags[key] or ""]
-    while (part := tags.get(f"{key}.{len(parts)}")) is not None:
-        parts.append(part)
-    return "".join(parts)
-
-
-# --- code and environment -----------------------------------------------------------------------
-
-
-def _code(native: dict[str, str], tags: Mapping[str, str | None]) -> CodeVersion | None:
-    found: dict[str, Any] = {f: native.pop(t) for f, t in CODE_TAGS.items() if t in native and f != "dirty"}
-    if (word := native.get(CODE_TAGS["dirty"], "").lower()) in ("true", "false"):
-        found["dirty"] = word == "true"
-        del native[CODE_TAGS["dirty"]]
-    try:
-        ours = json.loads(tags.get(CODE) or "{}")
-    except ValueError:
-        ours = {}
-    names = {f.name for f in fields(CodeVersion)}
-    found |= {k: v for k, v in ours.items() if k in names} if isinstance(ours, dict) else {}
-    return CodeVersion(**found) if found else None
-
-
-def _code_tags(code: CodeVersion | None) -> dict[str, str]:
-    if code is None:
-        return {}
-    tags, rest = {}, {}
-    for field in fields(CodeVersion):
-        value = getattr(code, field.name)
-        if value is None:
-            continue
-        if tag := CODE_TAGS.get(field.name):
-            tags[tag] = str(value).lower() if isinstance(value, bool) else str(value)
-        else:
-            rest[field.name] = value
-    return tags | ({CODE: json.dumps(rest, ensure_ascii=False)} if rest or not tags else {})
-
-
-def _environment_tags(environment: Environment | None) -> dict[str, str]:
-    if environment is None:
-        return {}
-    told = {k: v for k, v in to_builtins(environment).items() if v not in (None, {}, [])}
-    return pieces(ENVIRONMENT, json.dumps(told, ensure_ascii=False, sort_keys=True))
-
-
-def _environment(tags: Mapping[str, str | None]) -> Environment | None:
-    try:
-        return from_json(text, Environment) if (text := joined(ENVIRONMENT, tags)) else None
-    except ValueError:
-        return None  # edited by hand: it is no longer ours to read
