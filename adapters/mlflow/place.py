@@ -60,12 +60,15 @@ def sqlite_path(location: Location) -> Path | None:
 
 def artifact_root(location: Location) -> str:
     """Where new experiments of a database keep their artifacts: the option `outgrow.artifacts`,
-    else `mlartifacts` beside a SQLite file. Raises `LocationError` for another database without it.
+    else `mlartifacts` beside a SQLite file `mlflow.db`, `NAME-artifacts` beside any other: two
+    databases in one directory may hold the same run ids. Raises `LocationError` for another
+    database without it.
     """
     if root := location.options.get("artifacts"):
         return root if "://" in root else Path(root).absolute().as_uri()
     if path := sqlite_path(location):
-        return (path.parent / "mlartifacts").as_uri()
+        name = "mlartifacts" if path.name == "mlflow.db" else f"{path.stem}-artifacts"
+        return (path.parent / name).as_uri()
     raise LocationError(
         f"{location} does not say where artifacts go",
         hint="add ?outgrow.artifacts=URI to the location, for example s3://bucket/mlflow or a directory",
@@ -76,6 +79,8 @@ def served_root(location: Location) -> str:
     """What `mlflow-artifacts:/` means for a database that a server uses: the server's
     `--artifacts-destination`, given as `outgrow.artifacts`, else `mlartifacts` beside a SQLite file.
     """
+    if "artifacts" not in location.options and (path := sqlite_path(location)):
+        return (path.parent / "mlartifacts").as_uri()
     return artifact_root(location)
 
 
