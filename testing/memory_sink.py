@@ -186,7 +186,10 @@ class MemorySink(Sink):
     def register(self, model: RegisteredModel) -> Mapping[str, str]:
         self.faults("register")
         self.require("prompts" if model.kind == "prompt" else "registry")
-        _refuse(fit_model(model, self._caps)[1], {"renamed", "moved"})
+        _refuse(fit_model(model, self._caps)[1], {"renamed"})
+        if not self._caps.native("registry_times"):
+            versions_ = [replace(version, created_at=None) for version in model.versions]
+            model = replace(model, created_at=None, versions=versions_)
         numbers: dict[str, str] = {}
         with self.lock:
             slot = (model.kind, model.name)
@@ -366,7 +369,7 @@ class MemoryWriter(RunWriter):
             tags=here.tags | run.tags,
             labels=list(dict.fromkeys([*here.labels, *run.labels])),
             datasets=here.datasets + [use for use in run.datasets if use not in here.datasets],
-            artifacts=here.artifacts,
+            artifacts=here.artifacts + [use for use in run.artifacts if use not in here.artifacts],
             # What only the run's own platform has, another one does not keep.
             native_status=None,
             modified_at=None,

@@ -128,9 +128,12 @@ def ensure_root(storage: Storage) -> None:
     """Make an empty place an archive. Raises `LocationError` where something else lives."""
     if storage.exists(ROOT_FILE):
         check_root(storage)
-    elif storage.empty():
+        return
+    if storage.empty():
         body = {"format": FORMAT, "version": VERSION, "written_by": f"outgrow {__version__}"}
         storage.put_bytes(ROOT_FILE, json.dumps(body | {"created_at": now()}, indent=1).encode())
+    elif storage.exists(ROOT_FILE):  # another writer was quicker
+        check_root(storage)
     else:
         raise LocationError(
             f"{storage.url} is not empty and not an archive", hint="name an empty or a new directory"

@@ -107,6 +107,7 @@ class ArchiveSink(Sink):
             check_root(self._storage)
         self._index = Index(self._storage)
         self._refreshed_at = 0.0
+        self._rooted = False
         self._lock = threading.RLock()
         self._commit_lock = threading.Lock()
         self._pending = _Pending()
@@ -120,6 +121,11 @@ class ArchiveSink(Sink):
     @property
     def capabilities(self) -> Capabilities:
         return CAPABILITIES
+
+    def _ensure_root(self) -> None:
+        if not self._rooted:
+            ensure_root(self._storage)
+            self._rooted = True
 
     def scratch(self) -> Path:
         return self._storage.scratch()
@@ -156,7 +162,7 @@ class ArchiveSink(Sink):
         return here
 
     def begin(self, run: Run, origin: Origin, existing: Copy | None = None) -> RunWriter:
-        ensure_root(self._storage)
+        self._ensure_root()
         with self._lock:
             waiting = origin.identity in self._pending.runs
         if waiting:
@@ -205,6 +211,10 @@ class ArchiveSink(Sink):
             self._storage.put(name, local)
         self._blobs.add(digest)
 
+    def has_artifact(self, artifact_id: str) -> bool:
+        with self._lock:
+            return artifact_id in self._pending.artifacts or artifact_id in self._fresh().places("artifacts")
+
     def stage_artifact(self, artifact: Artifact, files: list[File]) -> None:
         with self._lock:
             self._pending.artifacts[artifact.id] = (artifact, files)
@@ -222,7 +232,7 @@ class ArchiveSink(Sink):
             self.flush()
 
     def register(self, model: RegisteredModel) -> Mapping[str, str]:
-        ensure_root(self._storage)
+        self._ensure_root()
         with self._lock:
             if self._models is None:
                 self._models = self._fresh().models()
@@ -265,7 +275,7 @@ class ArchiveSink(Sink):
                 self._refreshed_at = 0.0
 
     def _commit(self, pending: _Pending) -> None:
-        ensure_root(self._storage)
+        self._ensure_root()
         index = self._fresh(at_once=True)
         if not pending.name:
             pending.name = new_name(index.segments.next_sequence(), self._storage.token)

@@ -117,7 +117,9 @@ class ArchiveWriter(RunWriter):
     def artifact(
         self, artifact: Artifact, use: ArtifactUse, files: Iterable[tuple[File, BinaryIO | None]]
     ) -> str:
-        target = artifact_id(artifact, self._origin)
+        # The engine names a version that is here already by its id here.
+        known = use.artifact != artifact.id and self._sink.has_artifact(use.artifact)
+        target = use.artifact if known else artifact_id(artifact, self._origin)
         held = [replace(self._sink.keep(file, stream), artifact=target) for file, stream in files]
         self._sink.stage_artifact(replace(artifact, id=target), held)
         link = replace(use, artifact=target)
@@ -137,7 +139,7 @@ class ArchiveWriter(RunWriter):
             tags=dict(self._tags),
             labels=list(self._labels),
             datasets=list(self._datasets),
-            artifacts=list(self._uses),
+            artifacts=self._uses + [use for use in run.artifacts if use not in self._uses],
             origin=self._origin,
         )
         self._sink.stage_run(self._finished(record, mark))

@@ -1,0 +1,106 @@
+"""What a source must do. See `outgrow.testing.contract`."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from ..adapters.base import Source
+from ..adapters.batches import Fingerprint
+from ..adapters.fit_stream import STREAMS
+from ..errors import OutgrowError
+from ..filters import parse
+from ..model import File, Run
+from . import hostile, records
+from .drive import Expected
+from .place import Contract, Place, find_run, written
+
+
+class ReadingContract(Contract):
+    """What a source must do. `place` holds what the tests write into it."""
+
+    @pytest.fixture
+    def filled(self, place: Place, suffix: str) -> Expected:
+        expected, found = written(place, hostile.renamed(records.history(2, platform="contract"), suffix))
+        assert not [difference.text for difference in found if difference.aspect == "refused"]
+        return expected
+
+    def test_reading_changes_nothing(self, place: Place, filled: Expected) -> None:
+        before = place.state()
+        with place.source() as source:
+            for experiment in source.experiments():
+                for run in source.runs(experiment):
+                    read_all(source, run)
+                list(source.traces(experiment))
+            list(source.registry())
+            list(source.evaluation_datasets())
+            list(source.problems())
+        assert place.state() == before
+
+    def test_vanished(self, place: Place, filled: Expected) -> None:
+        with place.source() as source:
+            list(source.experiments())
+            known = next(iter(filled.runs.values())).run
+            gone = replace(known, id="0123456789abcdef0123456789abcdef", artifacts=[])
+            with pytest.raises(OutgrowError):
+                list(source.points(gone))
+            run = find_run(source, known.id)
+            assert run is not None
+            with pytest.raises(OutgrowError), source.open(run, File(path="no/such/file")) as stream:
+                stream.read()
+
+    def test_filters(self, place: Place, filled: Expected) -> None:
+        with place.source() as source:
+            caps = place.sink().capabilities
+            where = parse(
+                'name == "digits-sweep-001"' + (" and params.lr > 0.05" if caps.native("params") else "")
+            )
+            found = [
+                run.id
+                for experiment in source.experiments()
+                for run in source.runs(experiment, where)
+                if run.id in filled.runs and where(run, experiment.name)
+            ]
+            assert found == [id_ for id_, e in filled.runs.items() if e.run.name == "digits-sweep-001"]
+
+    def test_stats_are_true(self, place: Place, filled: Expected) -> None:
+        with place.source() as source:
+            for run_id in filled.runs:
+                run = find_run(source, run_id)
+                assert run is not None
+                told = source.stats(run)
+                points = Fingerprint.of(source.points(run))
+                files = list(source.files(run))
+                true = {
+                    "series": len(points.by_key),
+                    "points": points.count,
+                    "longest_series": max((count for count, _ in points.by_key.values()), default=0),
+                    "texts": sum(batch.num_rows for batch in source.texts(run)),
+                    "histograms": sum(batch.num_rows for batch in source.histograms(run)),
+                    "files": len(files),
+                }
+                for name, value in true.items():
+                    assert getattr(told, name) in (None, value), name
+
+    def test_two_readers_at_once(self, place: Place, filled: Expected) -> None:
+        with place.source() as source:
+            runs = [run for run_id in filled.runs if (run := find_run(source, run_id))]
+            alone = [read_all(source, run) for run in runs]
+            with ThreadPoolExecutor(4) as pool:
+                together = list(pool.map(lambda run: read_all(source, run), runs * 4))
+        assert together == alone * 4
+
+
+def read_all(source: Source, run: Run) -> object:
+    """Everything of one run, in a comparable form."""
+    streams = {s: sum(batch.num_rows for batch in getattr(source, s)(run)) for s in STREAMS}
+    prints = Fingerprint.of(source.points(run)).by_key
+    contents = {}
+    for file in source.files(run):
+        if file.reference is None:
+            with source.open(run, file) as stream:
+                contents[file.path] = stream.read()
+    artifacts = {a.id: sorted(f.path for f in source.artifact_files(a)) for a in source.artifacts(run)}
+    return streams, prints, contents, artifacts

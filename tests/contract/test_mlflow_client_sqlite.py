@@ -1,0 +1,39 @@
+"""The contract suite against an MLflow database by the client (`outgrow.via=client`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+from sql_stores import fresh_sqlite
+
+
+class ClientPlace(Place):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.location = f"mlflow:{fresh_sqlite(folder / 'mlflow.db')}?outgrow.via=client"
+
+    def state(self) -> object:
+        with sqlite3.connect(f"file:{self.folder / 'mlflow.db'}?mode=ro", uri=True) as connection:
+            rows = list(connection.iterdump())
+        files = self.folder.rglob("*")
+        return rows, sorted((str(f), f.stat().st_mtime_ns) for f in files if f.is_file())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return ClientPlace(tmp_path_factory.mktemp("contract-client"))
+
+
+class TestClientWriting(WritingContract):
+    pass
+
+
+class TestClientLimits(LimitsContract):
+    pass
+
+
+class TestClientReading(ReadingContract):
+    pass

@@ -1,0 +1,48 @@
+"""The contract suite against a real MLflow tracking server over HTTP, artifacts proxied."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow_server import MlflowServer, mlflow_server
+from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+
+
+class ServerPlace(Place):
+    def __init__(self, server: MlflowServer) -> None:
+        self.server = server
+        self.location = server.location
+
+    def state(self) -> object:
+        return sqlite_state(self.server.database), files_below(self.server.folder / "mlartifacts")
+
+
+def sqlite_state(path: Path) -> list[str]:
+    """Every row of a database, as SQL."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        return list(connection.iterdump())
+
+
+def files_below(folder: Path) -> list[tuple[str, int]]:
+    return sorted((str(f), f.stat().st_mtime_ns) for f in folder.rglob("*") if f.is_file())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with mlflow_server(tmp_path_factory.mktemp("contract-server")) as server:
+        yield ServerPlace(server)
+
+
+class TestServerWriting(WritingContract):
+    pass
+
+
+class TestServerLimits(LimitsContract):
+    pass
+
+
+class TestServerReading(ReadingContract):
+    pass
