@@ -34,6 +34,8 @@ _INTERNAL = {"INTERNAL_ERROR", None}
 _FULL = re.compile(r"no space left on device|disk is full|disk full|quota exceeded", re.IGNORECASE)
 _HOST = re.compile(r"invalid host header", re.IGNORECASE)
 _SCHEMA = re.compile(r"database schema|can't locate revision|alembic|no such (?:table|column)", re.IGNORECASE)
+# The server looks, then inserts: of two requests for the same new row one loses, and a repeat finds it.
+_RACE = re.compile(r"UNIQUE constraint failed|UniqueViolation|duplicate key value|database is locked")
 _STATUS = re.compile(r"failed with error code (\d{3})|\b([45]\d\d) (?:Client|Server) Error")
 _USERINFO = re.compile(r"(//)[^/@\s]+@")
 
@@ -92,7 +94,7 @@ def _mlflow_error(code: str | None, text: str, doing: str) -> OutgrowError:
         return Vanished(f"{doing}: {text}")
     if code in _REFUSED:
         return CredentialsError(f"{doing}: {text}", hint=AUTH_HINT)
-    if code in _LATER:
+    if code in _LATER or _RACE.search(text):
         return Unavailable(f"{doing}: {text}", hint=SERVER_HINT)
     if match := _STATUS.search(text):
         return status_error(int(match[1] or match[2]), text, doing)
