@@ -93,7 +93,8 @@ def sweep(data: Data, epochs: int) -> tuple[int, int]:
     """All trials on one data set, below one parent run; runs made, runs that failed."""
     tags = {"project": data.name, "owner": "demo", "intent": "sweep"}
     best, failed, count = 0.0, 0, 1
-    with outgrow.start_run(data.name, f"{data.name}-sweep-all", tags=tags, seed=SEED) as parent:
+    summary = tags | {"intent": "summary"}
+    with outgrow.start_run(data.name, f"{data.name}-summary-all", tags=summary, seed=SEED) as parent:
         for number, trial in enumerate(trials(), 1):
             count += 1
             try:

@@ -1,0 +1,11 @@
+"""Further legs of the demo, each a `Step` after the copy to the second MLflow.
+
+A leg finds in `Stage.facts`: `runs` (how many), `second` (location of the second MLflow, whose
+server still runs) and `url`. It adds to `Stage.findings`, by `Stage.expect`, what is wrong.
+"""
+
+from __future__ import annotations
+
+from .stage import Step
+
+LEGS: list[Step] = []
