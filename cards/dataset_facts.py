@@ -259,17 +259,20 @@ def _columns_of_files(root: Path, files: list[DataFile]) -> tuple[list[ColumnFac
     readable = [f for f in files if f.rows is not None]
     if not readable:
         return [], None
-    opened = [_open(base / f.path) for f in readable]
-    first = opened[0]
-    assert first is not None
-    same = [d for d in opened if d is not None and d.schema.names == first.schema.names]
-    columns = [_column(name, same) for name in first.schema.names]
+    opened = [d for f in readable if (d := _open(base / f.path)) is not None]
+    same = [d for d in opened if d.schema.names == opened[0].schema.names]
+    try:
+        schema = pa.unify_schemas([d.schema for d in same], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        same, schema = opened[:1], opened[0].schema
+    columns = [_column(field, same) for field in schema]
     return columns, f"{len(same)} files"
 
 
-def _column(name: str, datasets: list[pads.Dataset]) -> ColumnFacts:
+def _column(column: pa.Field, datasets: list[pads.Dataset]) -> ColumnFacts:
     """Statistics over all files, a column at a time so that memory is bounded by the column."""
-    data = pa.chunked_array([c for d in datasets for c in d.to_table(columns=[name]).column(0).chunks])
+    chunks = [d.to_table(columns=[column.name]).column(0).cast(column.type) for d in datasets]
+    data = pa.chunked_array([c for chunked in chunks for c in chunked.chunks], type=column.type)
     facts: dict[str, Any] = {"nulls": data.null_count}
     kind = data.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind):
@@ -279,7 +282,7 @@ def _column(name: str, datasets: list[pads.Dataset]) -> ColumnFacts:
             facts["mean"] = pc.mean(data).as_py()
     if not pa.types.is_nested(kind):
         facts["distinct"] = pc.count_distinct(data).as_py()
-    return ColumnFacts(name=name, type=str(kind), **facts)
+    return ColumnFacts(name=column.name, type=str(kind), **facts)
 
 
 def _short(value: Any) -> str | None:

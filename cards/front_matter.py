@@ -18,6 +18,7 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from ..errors import Corrupt
@@ -74,8 +75,23 @@ def join(data: Mapping[str, Any], body: str) -> str:
     return f"---\n{dump(data)}---\n{body}" if data else body
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes `1e-05` as `1.0e-05`, which YAML 1.1 too reads as a number."""
+
+    def represent_float_11(self, value: float) -> Any:
+        text = repr(value)
+        mantissa, e, exponent = text.partition("e")
+        if e and "." not in mantissa:
+            text = f"{mantissa}.0e{exponent}"
+        return self.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Representer.add_representer(float, _Representer.represent_float_11)
+
+
 def _yaml() -> YAML:
     yaml_ = YAML(typ="rt")
+    yaml_.Representer = _Representer
     yaml_.width = 4096
     yaml_.preserve_quotes = True
     yaml_.indent(mapping=2, sequence=2, offset=0)
@@ -98,7 +114,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, datetime | date):
         return DoubleQuotedScalarString(value.isoformat())
     if isinstance(value, Mapping):
-        return CommentedMap({str(k): plain(v) for k, v in value.items() if v is not None})
+        return CommentedMap({plain(str(k)): plain(v) for k, v in value.items() if v is not None})
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return CommentedSeq([plain(v) for v in value if v is not None])
     text = str(value)
