@@ -137,8 +137,8 @@ class Capabilities:
     max_text: int | None = None
     """Characters of one value of a text series."""
 
-    version_numbers: Literal["any", "sequential"] = "any"
-    """Registry versions: free text, or 1, 2, 3… given by the platform."""
+    version_numbers: Literal["any", "sequential", "semantic"] = "any"
+    """Registry versions: free text; 1, 2, 3… given by the platform; or three numbers (`1.0.0`)."""
     chosen_run_ids: bool = False
     """A run's id can be derived from its origin, so that concurrent copies meet."""
     replay: Literal["idempotent", "append"] = "idempotent"

@@ -353,6 +353,22 @@ def fit_file(file: File, caps: Capabilities) -> tuple[File, list[Loss]]:
     return replace(file, path=path), losses
 
 
+def semantic_versions(versions: Iterable[str]) -> dict[str, str]:
+    """Each version as three numbers: `7` → `7.0.0`; one without such a form gets the next major one."""
+    result: dict[str, str] = {}
+    taken: set[str] = set()
+    for version in versions:
+        parts = version.removeprefix("v").split(".")
+        wanted = ""
+        if len(parts) <= 3 and all(part.isascii() and part.isdigit() for part in parts):
+            wanted = ".".join([*(str(int(part)) for part in parts), "0", "0"][:3])
+        if not wanted or wanted in taken:
+            wanted = f"{max((int(one.partition('.')[0]) for one in taken), default=0) + 1}.0.0"
+        taken.add(wanted)
+        result[version] = wanted
+    return result
+
+
 def fit_model(model: RegisteredModel, caps: Capabilities) -> tuple[RegisteredModel, list[Loss]]:
     """A registered model as the target's registry can hold it."""
     losses: list[Loss] = []
@@ -371,8 +387,13 @@ def fit_model(model: RegisteredModel, caps: Capabilities) -> tuple[RegisteredMod
             Loss("moved", "registry_times", "creation times of registry entries: only in the origin record")
         )
     versions = []
+    numbers = semantic_versions([v.version for v in model.versions])
     for number, version in enumerate(model.versions, 1):
         changes: dict[str, Any] = {"model": name}
+        if caps.version_numbers == "semantic" and (semantic := numbers[version.version]) != version.version:
+            detail = "versions have three numbers, as in 1.0.0"
+            losses.append(Loss("renamed", "registry", detail, example=f"{version.version} → {semantic}"))
+            changes["version"] = semantic
         if version.stage and not caps.native("stages"):
             losses.append(Loss("moved", "stages", "stages become the tag outgrow.stage"))
             changes |= {"stage": None, "tags": version.tags | {"outgrow.stage": version.stage}}

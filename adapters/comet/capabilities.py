@@ -78,6 +78,7 @@ ONLINE = replace(
         }
     ),
     model_name=TextLimit(length=KEY_LENGTH, allowed=r"[a-z0-9-]", empty=False),
+    version_numbers="semantic",
     float_steps=False,
     max_points_per_series=STORED_POINTS,
     writers=4,

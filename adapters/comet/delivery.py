@@ -15,10 +15,10 @@ from ..base import MARK_KEY
 from .delta import Missing, missing
 from .location import Project
 from .remote import Remote
-from .upload import upload
+from .upload import uploader
 
-UPLOADERS = 2
-"""Uploader processes at a time; each holds a core while it reads metrics."""
+THREADS = 4
+"""Runs delivered at a time."""
 ATTEMPTS = 3
 SETTLE = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds to wait before each look: the server takes data in after it has answered."""
@@ -45,62 +45,43 @@ class Delivery:
 
     def deliver(self, staged: Sequence[Staged]) -> list[OutgrowError]:
         """The errors of those that could not be completed; all others are complete and marked."""
-        groups = [group for i in range(UPLOADERS) if (group := list(staged[i::UPLOADERS]))]
-        with ThreadPoolExecutor(len(groups)) as pool:
-            return [error for found in pool.map(self._group, groups) for error in found]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [error for error in pool.map(self._one, staged) if error is not None]
 
-    def _group(self, group: list[Staged]) -> list[OutgrowError]:
-        errors: list[OutgrowError] = []
-        todo: dict[Staged, Path] = {}
-        lacks: dict[Staged, Missing] = {}
-        complaints: list[str] = []
+    def _one(self, one: Staged) -> OutgrowError | None:
         try:
-            for one in group:
-                todo[one] = one.path
-                if self.remote.metadata(one.key) is not None:
-                    self._look(one, todo, lacks, errors)
-            for _ in range(ATTEMPTS):
-                if not todo:
-                    break
-                complaints = upload(
-                    list(todo.values()), self.project.workspace, self.project.name, self.api.server
-                )
-                for wait in SETTLE[:2] if complaints else SETTLE:
-                    if todo:
-                        time.sleep(wait)
-                    for one in list(todo):
-                        self._look(one, todo, lacks, errors)
-            for one in todo:
-                errors.append(
-                    Rejected(
-                        f"Comet did not take {lacks[one]} of run {one.key}",
-                        hint="; ".join(complaints[:3]) or "copy again, or see the server's log",
-                    )
-                )
+            self._complete(one)
         except OutgrowError as error:
-            errors.append(error)
+            return error
         finally:
-            for one in group:
-                shutil.rmtree(one.path.parent, ignore_errors=True)
-        return errors
+            shutil.rmtree(one.path.parent, ignore_errors=True)
+        return None
 
-    def _look(
-        self,
-        one: Staged,
-        todo: dict[Staged, Path],
-        lacks: dict[Staged, Missing],
-        errors: list[OutgrowError],
-    ) -> None:
-        """Whether a run is whole on the server; then it is finished, else what lacks is to do."""
-        try:
-            lacks[one] = found = missing(self.remote, one.path, one.path.parent)
-            if found.archive is not None:
-                todo[one] = found.archive
-                return
-            self._finish(one)
-        except OutgrowError as error:
-            errors.append(error)
-        todo.pop(one)
+    def _complete(self, one: Staged) -> None:
+        lacks: Missing | None = None
+        if self.remote.metadata(one.key) is not None:
+            lacks = self._look(one)
+        complaints: list[str] = []
+        for _ in range(ATTEMPTS):
+            if lacks is not None and not lacks:
+                break
+            archive = one.path if lacks is None or lacks.archive is None else lacks.archive
+            complaints = uploader(self.api.server).upload(
+                [archive], self.project.workspace, self.project.name
+            )
+            for wait in SETTLE[:2] if complaints else SETTLE:
+                time.sleep(wait)
+                if not (lacks := self._look(one)):
+                    break
+        if lacks:
+            raise Rejected(
+                f"Comet did not take {lacks} of run {one.key}",
+                hint="; ".join(complaints[:3]) or "copy again, or see the server's log",
+            )
+        self._finish(one)
+
+    def _look(self, one: Staged) -> Missing:
+        return missing(self.remote, one.path, one.path.parent)
 
     def _finish(self, one: Staged) -> None:
         key, run = one.key, one.run

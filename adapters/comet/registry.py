@@ -153,7 +153,7 @@ def payload_of(model: RegisteredModel, version: ModelVersion, name: str, number:
 def metadata_for(model: RegisteredModel, version: ModelVersion, source: str) -> list[dict[str, Any]]:
     """What a version's metadata keeps: the whole records, but for ids that follow from the platform."""
     own_model = replace(model, versions=[], extra={})
-    own_version = replace(version, extra={})
+    own_version = replace(version, extra={"outgrow": {"origin_version": source}})
     return [
         {"key": OWN_VERSION, "value": json.dumps(to_builtins(own_version), sort_keys=True)},
         {"key": OWN_MODEL, "value": json.dumps(to_builtins(own_model), sort_keys=True)},

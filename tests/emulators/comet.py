@@ -139,6 +139,8 @@ def now() -> int:
 
 class _Server(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+    disable_nagle_algorithm = True
     state: State
 
     def do_GET(self) -> None:
