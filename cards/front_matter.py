@@ -75,7 +75,7 @@ def join(data: Mapping[str, Any], body: str) -> str:
     return f"---\n{dump(data)}---\n{body}" if data else body
 
 
-class _Representer(RoundTripRepresenter):
+class _Representer(RoundTripRepresenter):  # type: ignore[misc]
     """Writes `1e-05` as `1.0e-05`, which YAML 1.1 too reads as a number."""
 
     def represent_float_11(self, value: float) -> Any:
