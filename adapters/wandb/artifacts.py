@@ -114,6 +114,9 @@ class Staging:
         record.metadata = json.dumps(metadata_of(artifact))
         return self._keep(record)
 
+    def ids(self) -> list[str]:
+        return [artifact_id(self._entity, self._project, r.name, r.digest) for r in self.records]
+
     def dataset(self, use: DatasetUse) -> str:
         """A dataset input, as an artifact of type `dataset` that the run used."""
         text = to_json(use).encode("utf-8", "surrogatepass")

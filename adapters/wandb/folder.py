@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +45,7 @@ from .layout import SIDECAR, STAGING, TEXTS_FILE, escape_path
 from .records import section_of, with_mark
 from .rows import RowSpool, histogram_json, text_json
 from .transaction_log import LogWriter
+from .values import micros
 
 _LONG_TEXT = 500_000
 """Characters beyond which a text goes to the side file: W&B advises values under 1 MB."""
@@ -106,7 +107,10 @@ class FolderWriter(RunWriter):
         self._text_keys: set[str] = set()
         self._last_time: int | None = None
         self._first_step = first_step
-        self._replay = {name: Replay() for name in ("points", "texts", "histograms")}
+        self.rows_written = 0
+        self._replay = {name: Replay() for name in ("points", "texts", "side", "histograms")}
+        self._fractional = False
+        self._without: set[str] = set()
         with disk_errors(str(partial)):
             (partial / "files").mkdir(parents=True)
         self._spool = RowSpool(partial)
@@ -115,8 +119,20 @@ class FolderWriter(RunWriter):
         )
 
     def already(self, name: str, present: Iterable[pa.RecordBatch]) -> None:
-        """Rows that the target has: they are not written again. `name`: points, texts, histograms."""
+        """Rows that the target has: they are not written again.
+
+        `name`: points, texts (of the history), side (texts beside it) or histograms.
+        """
         self._replay[name] = Replay(present)
+
+    def continues(self, record: Mapping[str, Any]) -> None:
+        """What an earlier copy told of its rows (`records.record_of`) stays true of them."""
+        self._text_keys.update(record.get("text_keys") or ())
+        self._fractional |= bool(record.get("fractional"))
+
+    def without(self, what: Literal["stats", "console"]) -> None:
+        """Leave out what the target shows already; its exact form is elsewhere."""
+        self._without.add(what)
 
     # --- what a run is made of ---
 
@@ -147,20 +163,20 @@ class FolderWriter(RunWriter):
             self._stats.append(batch.filter(chosen).select(["key", "time", "value"]))
 
     def texts(self, batch: pa.RecordBatch) -> None:
-        batch = self._replay["texts"].new(batch)
         if not batch.num_rows:
             return
         names = batch.column("key").dictionary
         console = pc.take(pc.starts_with(names, CONSOLE_PREFIX), batch.column("key").indices)
         aside = pc.or_(console, pc.greater(pc.utf8_length(batch.column("text")), _LONG_TEXT))
         with disk_errors(str(self._partial)):
-            if (side := batch.filter(aside)).num_rows:
+            if (side := self._replay["side"].new(batch.filter(aside))).num_rows:
                 if self._texts is None:
                     path = self._partial / "files" / TEXTS_FILE
                     self._texts = pq.ParquetWriter(path, batches.TEXTS, compression="zstd")
                 self._texts.write_batch(side)
-            if (rows := batch.filter(pc.invert(aside))).num_rows:
-                self._text_keys.update(batches.keys_of(rows))
+            rows = batch.filter(pc.invert(aside))
+            self._text_keys.update(batches.keys_of(rows))
+            if (rows := self._replay["texts"].new(rows)).num_rows:
                 self._spool.add(rows, text_json(rows.column("text")))
 
     def histograms(self, batch: pa.RecordBatch) -> None:
@@ -223,13 +239,13 @@ class FolderWriter(RunWriter):
             self._staging.dataset(use)
         more: dict[str, Any] = {
             "text_keys": sorted(self._text_keys),
-            "fractional": self._spool.fractional,
+            "fractional": self._fractional or self._spool.fractional,
             "uses": [to_builtins(use) for use in self._uses],
             "references": [to_builtins(file) for file in self._references],
         }
         section = section_of(run, self.origin, self.target.experiment, group, more)
         started = run.started_at or run.created_at
-        started_us = None if started is None else _micros(started)
+        started_us = None if started is None else micros(started)
         step = self._first_step - 1
         with (self._partial / "log.partial").open("wb") as stream:
             log = LogWriter(stream)
@@ -237,10 +253,11 @@ class FolderWriter(RunWriter):
                 log.append(record.SerializeToString())
             for row in self._spool.rows(self._first_step, started_us):
                 log.append(row)
+                self.rows_written += 1
             step = self._spool.last_step
             tail = chain(
-                log_records.stats(self._stats),
-                log_records.console(self._console()),
+                log_records.stats(() if "stats" in self._without else self._stats),
+                log_records.console(() if "console" in self._without else self._console()),
                 log_records.files(self._files),
                 log_records.artifacts(self._staging.records),
                 log_records.tail(run, step, self._last_time),
@@ -270,8 +287,3 @@ class FolderWriter(RunWriter):
         if self._texts is not None:
             self._texts.close()
         shutil.rmtree(self._partial, ignore_errors=True)
-
-
-def _micros(time: datetime) -> int:
-    delta = time - datetime.fromtimestamp(0, UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -170,7 +170,7 @@ def to_run(native: NativeRun, experiment: str) -> Run:
         extra = {"wandb": {"metrics": internal["m"]}}
     status, code = _status(native, record)
     metadata = native.metadata
-    started = native.started_at or _time(metadata.get("startedAt")) or native.created_at
+    started = native.started_at or time_of(metadata.get("startedAt")) or native.created_at
     runtime = _runtime(native.summary)
     ended = None
     if status.terminal:
@@ -293,7 +293,8 @@ def summary_items(run: Run, last_step: int, last_time_us: int | None) -> dict[st
     return items
 
 
-def _time(text: Any) -> datetime | None:
+def time_of(text: Any) -> datetime | None:
+    """A time as the API writes it: ISO 8601, UTC where it names no zone."""
     if not isinstance(text, str) or not text:
         return None
     try:

@@ -125,6 +125,7 @@ def carry(writer: FolderWriter, source: Source, run: Run) -> None:
         writer.histograms(batch)
     writer.already("points", source.points(run))
     writer.already("texts", source.texts(run))
+    writer.already("side", source.texts(run))
     writer.already("histograms", source.histograms(run))
     writer.params(run.params)
     writer.tags(run.tags, run.labels)

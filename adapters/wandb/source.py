@@ -339,7 +339,7 @@ def batched(
         yield build(first, second, third)
 
 
-def read_texts(path: Path) -> Iterator[pa.RecordBatch]:
+def read_texts(path: Path | BinaryIO) -> Iterator[pa.RecordBatch]:
     """The exact texts of a copied run's side file."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(20_000):

@@ -109,3 +109,9 @@ def with_exact(
 
 def _same(told: Any, was: Any) -> bool:
     return bool(told == was) and isinstance(told, bool) == isinstance(was, bool)
+
+
+def micros(time: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    delta = time - datetime.fromtimestamp(0, UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
