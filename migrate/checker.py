@@ -105,6 +105,7 @@ class _Checker:
                 self.target.source,
                 self.caps,
                 {run: self.twins[i].run.id for run, i in self.identities.items() if i in self.twins},
+                {run for run, i in self.identities.items() if self._home(i)},
                 filtered=not self.selection.everything,
             )
         except OutgrowError as error:
@@ -132,7 +133,7 @@ class _Checker:
         points = files = 0
         if twin is None:
             sign, differences = "-", [Difference(sign="-", what="run", detail="it is not in the target")]
-        elif twin.run.origin is None and identity not in self.copies:
+        elif self._home(identity):
             pass  # recorded in the target itself: there is nothing to compare it with
         else:
             try:
@@ -175,6 +176,11 @@ class _Checker:
             experiment_name=self.names(experiment.name),
             parent=there.run.id if there else None,
         )
+
+    def _home(self, identity: str) -> bool:
+        """Whether the run was recorded in the target itself."""
+        twin = self.twins.get(identity)
+        return twin is not None and twin.run.origin is None and identity not in self.copies
 
     def _complete(self, identity: str) -> bool:
         copy = self.copies.get(identity)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from ..adapters.base import Capabilities, Source
 from ..adapters.fit import fit_model
@@ -13,10 +14,21 @@ from .report import Difference
 
 
 def compare_registry(
-    source: Restored, target: Source, caps: Capabilities, runs: Mapping[str, str], *, filtered: bool
+    source: Restored,
+    target: Source,
+    caps: Capabilities,
+    runs: Mapping[str, str],
+    home: Collection[str],
+    *,
+    filtered: bool,
 ) -> list[Difference]:
-    """`runs`: the source's run ids → ids in the target. `filtered`: only some runs were asked for."""
-    models = [model for model in source.registry() if caps.native(concept_of(model))]
+    """`runs`: the source's run ids → ids in the target. `home`: those of runs that were recorded
+    there, whose versions are not copies. `filtered`: only some runs were asked for."""
+    models = [
+        replace(model, versions=[version for version in model.versions if version.run not in home])
+        for model in source.registry()
+        if caps.native(concept_of(model)) and not (home and {v.run for v in model.versions} <= {*home, None})
+    ]
     if not models:
         return []
     here: dict[tuple[str, str], RegisteredModel] = {

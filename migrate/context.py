@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from ..adapters.base import Capabilities, Copy, Sink
+from ..adapters.base import Capabilities, Copy, Sink, Source
 from ..adapters.fit_stream import Losses, Stream
 from ..adapters.restored import Restored
 from .ids import Ids
@@ -29,6 +29,8 @@ class Context:
     ids: Ids
     stop: threading.Event
     event: Callable[[Event], None]
+    open_target: Callable[[], Source]
+    """The reading side of the target; the caller closes it."""
     target_rows: Callable[[Stream, Copy], Iterable[pa.RecordBatch]]
     """Rows of a run in the target, for a platform that appends what is sent again."""
 

@@ -75,7 +75,8 @@ def copy(
         book = ledger if isinstance(ledger, Ledger) else opened.enter_context(Ledger(ledger or DEFAULT_PATH))
         places = (str(src.location), str(sink.location))
         ids = Ids(sink, src.location.platform, {kind: book.remembered(*places, kind) for kind in MAP_KINDS})
-        reading_back = _ReadBack(target_source or (lambda: source_of_sink(sink)), opened)
+        open_target = target_source or (lambda: source_of_sink(sink))
+        reading_back = _ReadBack(open_target, opened)
         context = Context(
             source=src,
             sink=sink,
@@ -83,6 +84,7 @@ def copy(
             ids=ids,
             stop=threading.Event(),
             event=_Events(on_event, progress, started),
+            open_target=open_target,
             target_rows=reading_back.rows,
         )
         only = None

@@ -29,6 +29,7 @@ class Ids:
         self._runs: dict[str, str] = {}
         self._maps = {kind: dict(known.get(kind, {})) for kind in MAP_KINDS}
         self._news: dict[str, dict[str, str]] = {kind: {} for kind in MAP_KINDS}
+        self._home: set[str] = set()
         self._artifact_locks: dict[str, threading.Lock] = {}
 
     def load(self, copies: Iterable[Copy]) -> None:
@@ -54,6 +55,17 @@ class Ids:
     def begun(self, identity: str, run_id: str) -> None:
         with self._lock:
             self._runs[identity] = run_id
+
+    def found_home(self, source_run: str) -> None:
+        """The run was recorded in the target itself."""
+        with self._lock:
+            self._home.add(source_run)
+
+    @property
+    def home(self) -> frozenset[str]:
+        """Source ids of the runs met so far that were recorded in the target itself."""
+        with self._lock:
+            return frozenset(self._home)
 
     def run(self, source_run: str | None) -> str | None:
         """The target's id of a run, if it is there."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..adapters.fit import Loss, fit_model
 from ..errors import OutgrowError
@@ -47,13 +49,36 @@ class BeyondRuns:
 
     # --- registry --------------------------------------------------------------------------
 
+    @cached_property
+    def _native(self) -> dict[tuple[str, str, str], ModelVersion]:
+        """The target's own versions without a run; read only where the source holds copies from there."""
+        if not self.context.ids.home:
+            return {}
+        with closing(self.context.open_target()) as target:
+            return {
+                (model.kind, model.name, version.version): version
+                for model in target.registry()
+                for version in model.versions
+                if version.run is None
+            }
+
+    def _home(self, model: RegisteredModel, version: ModelVersion) -> bool:
+        """Whether the version was registered in the target itself: it is left alone there."""
+        if version.run is not None:
+            return version.run in self.context.ids.home
+        native = self._native.get((model.kind, model.name, version.version))
+        return native is not None and (
+            native.created_at == version.created_at
+            or (native.tags, native.description) == (version.tags, version.description)
+        )
+
     def _registry(self) -> None:
         known = self.ledger.remembered(*self.where, "model")
         for model in self.source.registry():
             if not self.caps.native(concept_of(model)):
                 self.losses.add(fit_model(model, self.caps)[1], runs=0)
                 continue
-            versions = [v for v in model.versions if self._there(model, v)]
+            versions = [v for v in model.versions if not self._home(model, v) and self._there(model, v)]
             if model.versions and not versions:
                 continue
             fitted, losses = fit_model(
