@@ -20,7 +20,10 @@ def copy(source: Source, sink: Sink, mark: str = "m") -> dict[str, str]:
         for run in source.runs(experiment):
             origin = run.origin or Origin(platform=source.location.platform, run_id=run.id)
             target = replace(
-                fit_run(run, sink.capabilities).run, experiment=home, parent=ids.get(run.parent or ""), origin=None
+                fit_run(run, sink.capabilities).run,
+                experiment=home,
+                parent=ids.get(run.parent or ""),
+                origin=None,
             )
             writer = sink.begin(target, origin, sink.find(origin.identity))
             ids[run.id] = writer.run_id
@@ -50,7 +53,8 @@ def copy(source: Source, sink: Sink, mark: str = "m") -> dict[str, str]:
     for model in source.registry():
         fitted, _ = fit_model(model, sink.capabilities)
         versions = [
-            replace(v, run=ids.get(v.run or ""), artifact=models.get(v.artifact or "")) for v in fitted.versions
+            replace(v, run=ids.get(v.run or ""), artifact=models.get(v.artifact or ""))
+            for v in fitted.versions
         ]
         sink.register(replace(fitted, versions=versions))
     sink.flush()

@@ -1,4 +1,4 @@
-"""One MLflow database through ADBC. What SQLite and PostgreSQL do differently is all here.
+"""One MLflow database. What SQLite and PostgreSQL do differently is here and in `sql_drivers`.
 
 Statements are written once, with parameters `$1, $2, …` in order of first use. Connections are
 pooled, so that every method may be called from several threads.
@@ -6,34 +6,29 @@ pooled, so that every method may be called from several threads.
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import pyarrow as pa
 
-from ...errors import (
-    Corrupt,
-    CredentialsError,
-    LocationError,
-    MissingSDK,
-    OutgrowError,
-    Rejected,
-    TargetFull,
-    Unavailable,
-)
+from ...errors import LocationError
 from ...locations import Location
 from .place import sqlite_path
-
-BUSY_TIMEOUT_MS = 20_000
-"""How long to wait for another writer; MLflow itself waits as long."""
-ROWS_PER_BATCH = 1_000_000
-"""The SQLite driver infers a column's type from its first batch: make that the whole answer."""
+from .sql_drivers import (
+    Connection,
+    Cursor,
+    PlainConnection,
+    adbc_postgresql,
+    adbc_sqlite,
+    open_here,
+    sqlite_uri,
+    translated,
+)
 
 
 class Database:
@@ -50,7 +45,9 @@ class Database:
         self.kind: Literal["sqlite", "postgresql"]
         self.path: Path | None = None
         """The file of an SQLite database."""
-        self._idle: list[Any] = []
+        self.plain = False
+        """Whether SQLite is used through Python's own copy (see `sql_drivers`)."""
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._columns: dict[str, frozenset[str]] = {}
         scheme = location.rest.partition(":")[0].partition("+")[0]
@@ -62,7 +59,8 @@ class Database:
                     hint="write mlflow:sqlite:///relative/path.db or mlflow:sqlite:////absolute/path.db",
                 )
             self.path = path
-            self._uri = _sqlite_uri(path, location, writable)
+            self._uri = sqlite_uri(path, location.public, writable)
+            self.plain = writable or open_here(path)
         elif scheme in ("postgresql", "postgres"):
             self.kind = "postgresql"
             self._uri = re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", location.rest)
@@ -77,13 +75,14 @@ class Database:
     def table(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The whole answer, as one Arrow table."""
         with self.cursor() as cursor:
-            cursor.execute(sql, tuple(parameters) or None)
-            return cursor.fetch_arrow_table()
+            cursor.execute(sql, parameters)
+            return cursor.table()
 
     def tuples(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The whole answer, as rows."""
-        columns = [column.to_pylist() for column in self.table(sql, parameters).columns]
-        return list(zip(*columns, strict=True))
+        with self.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.tuples()
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The whole answer, as rows by column name."""
@@ -93,8 +92,8 @@ class Database:
     def batches(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[pa.RecordBatch]:
         """The answer as it comes. On SQLite an unfinished answer keeps writers out: take it quickly."""
         with self.cursor() as cursor:
-            cursor.execute(sql, tuple(parameters) or None)
-            yield from cursor.fetch_record_batch()
+            cursor.execute(sql, parameters)
+            yield from cursor.batches()
 
     def columns(self, table: str) -> frozenset[str]:
         """The columns of a table; none where there is no such table."""
@@ -123,8 +122,6 @@ class Database:
     def listed(self, values: Sequence[str]) -> Any:
         """A list as a parameter for `among`."""
         if self.kind == "sqlite":
-            import json
-
             return json.dumps(list(values))
         return list(values)
 
@@ -135,56 +132,43 @@ class Database:
     # --- connections --------------------------------------------------------------------------
 
     @contextmanager
-    def cursor(self) -> Iterator[Any]:
+    def cursor(self) -> Iterator[Cursor]:
         """A cursor of a pooled connection, in autocommit; the driver's errors become ours."""
         connection = self._take()
         try:
-            with connection.cursor(adbc_stmt_kwargs=self._statement_options()) as cursor:
-                yield cursor
+            cursor = connection.cursor()
+            yield cursor
+            cursor.close()
         except GeneratorExit:
             connection.close()
             raise
         except Exception as error:
             connection.close()
-            raise self.translated(error) from error
+            raise translated(error, self.public) from error
         with self._lock:
             self._idle.append(connection)
 
     @contextmanager
-    def transaction(self) -> Iterator[Any]:
+    def transaction(self) -> Iterator[Cursor]:
         """A cursor inside one writing transaction: all of it, or nothing."""
         with self.cursor() as cursor:  # an error closes the connection, which rolls back
-            cursor.execute("BEGIN IMMEDIATE" if self.kind == "sqlite" else "BEGIN")
+            cursor.execute(self.begin)
             yield cursor
             cursor.execute("COMMIT")
 
-    def connect(self) -> Any:
+    @property
+    def begin(self) -> str:
+        """The statement that begins a transaction which will write."""
+        return "BEGIN IMMEDIATE" if self.kind == "sqlite" else "BEGIN"
+
+    def connect(self) -> Connection:
         """A new connection, in autocommit. The caller closes it."""
         try:
-            if self.kind == "sqlite":
-                import adbc_driver_sqlite.dbapi as driver
-
-                connection = driver.connect(self._uri, autocommit=True)
-                setup = f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"
-            else:
-                try:
-                    import adbc_driver_postgresql.dbapi as driver
-                except ModuleNotFoundError as error:
-                    raise MissingSDK(
-                        "a PostgreSQL location needs adbc-driver-postgresql, which is not installed",
-                        hint="pip install 'outgrow[postgres]'",
-                    ) from error
-                connection = driver.connect(self._uri, autocommit=True)
-                setup = f"SET default_transaction_read_only = {'off' if self.writable else 'on'}"
-            with connection.cursor() as cursor:
-                cursor.execute(setup)
-                if self.kind == "sqlite":
-                    cursor.fetchall()
-        except OutgrowError:
-            raise
+            if self.kind == "postgresql":
+                return adbc_postgresql(self._uri, self.writable)
+            return PlainConnection(self._uri) if self.plain else adbc_sqlite(self._uri)
         except Exception as error:
-            raise self.translated(error) from error
-        return connection
+            raise translated(error, self.public) from error
 
     def close(self) -> None:
         with self._lock:
@@ -192,92 +176,8 @@ class Database:
         for connection in idle:
             connection.close()
 
-    def _take(self) -> Any:
+    def _take(self) -> Connection:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         return self.connect()
-
-    def _statement_options(self) -> dict[str, str]:
-        return {"adbc.sqlite.query.batch_rows": str(ROWS_PER_BATCH)} if self.kind == "sqlite" else {}
-
-    def translated(self, error: Exception) -> Exception:
-        """The driver's error as one of ours; any other error as it is."""
-        import adbc_driver_manager
-
-        if not isinstance(error, adbc_driver_manager.Error):
-            return error
-        text = str(error).partition("\n")[0]
-        for kind, pattern, state, hint in _ERRORS:
-            if (state and re.match(state, error.sqlstate or "")) or re.search(pattern, str(error)):
-                return kind(f"{self.public}: {text}", hint=hint)
-        return OutgrowError(f"{self.public}: {text}", hint="report this, with the command that led to it")
-
-
-_ERRORS: tuple[tuple[type[OutgrowError], str, str, str], ...] = (
-    (
-        Unavailable,
-        r"database (table )?is locked|database is busy",
-        r"40001|40P01|55P03",
-        "another process is writing to it; run the same command again",
-    ),
-    (TargetFull, r"database or disk is full|No space left", r"53100|53200", "make room, then run it again"),
-    (
-        CredentialsError,
-        r"password authentication failed|no password supplied|role \S+ does not exist|permission denied",
-        r"28\w{3}|42501",
-        "check the user name and password of the location (or PGUSER, PGPASSWORD)",
-    ),
-    (LocationError, r"database \S+ does not exist", r"3D000", "create the database first: createdb NAME"),
-    (
-        Unavailable,
-        r"could not connect|Connection refused|could not translate host|server closed the connection"
-        r"|timeout expired|No such file or directory.*\n?.*socket",
-        r"08\w{3}|57P0\d|53300",
-        "check that the database server runs and can be reached from here",
-    ),
-    (
-        Corrupt,
-        r"malformed|file is not a database|disk I/O error|file is encrypted",
-        r"XX00[12]",
-        "restore it from a backup, or try `sqlite3 FILE .recover`",
-    ),
-    (
-        Corrupt,
-        r"attempt to write a readonly database|unable to open database file",
-        r"25006",
-        "a crashed writer left its journal: open it once with `mlflow server`, then repeat",
-    ),
-    (Rejected, r"constraint failed|value too long", r"22\w{3}|23\w{3}", "leave the run out with --where"),
-)
-
-
-def _sqlite_uri(path: Path, location: Location, writable: bool) -> str:
-    if path.is_dir():
-        raise LocationError(f"{location.public} is a directory", hint="give the SQLite file in it")
-    file = "file:" + quote(str(path.absolute()))
-    if writable:
-        return file + "?mode=rw"
-    if not path.is_file():
-        raise LocationError(f"{location.public} does not exist", hint="check the path of the SQLite file")
-    if not os.access(path, os.R_OK):
-        raise LocationError(f"{location.public} may not be read", hint="check the permissions of the file")
-    with path.open("rb") as stream:
-        header = stream.read(100)
-    if not header.startswith(b"SQLite format 3\0") or len(header) < 100:
-        raise Corrupt(
-            f"{location.public} is not an SQLite database",
-            hint="give the file that `mlflow server --backend-store-uri` uses",
-        )
-    if header[18] != 2:  # a rollback journal, not a write-ahead log: reading leaves nothing behind
-        return file + "?mode=ro"
-    # With a write-ahead log, even a read-only connection would create the -wal and -shm files.
-    log, index = Path(f"{path}-wal"), Path(f"{path}-shm")
-    if not log.exists() or log.stat().st_size == 0:
-        return file + "?immutable=1"
-    if index.exists():
-        return file + "?mode=ro&readonly_shm=1"
-    raise Corrupt(
-        f"{location.public} has a write-ahead log that a crashed writer left behind",
-        hint="open it once with `mlflow server`, or run `sqlite3 FILE 'PRAGMA wal_checkpoint'`",
-    )

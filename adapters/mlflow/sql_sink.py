@@ -27,6 +27,8 @@ from .sql_points import Native
 from .sql_stage import Row, Stage, Writer
 from .sql_writer import SqlRunWriter
 
+ROW_SIZE = 10
+"""Points that take as much memory as one other row that waits."""
 COPIES_FRESH = 10.0
 """Seconds for which a listing of the copies answers `find`."""
 
@@ -61,6 +63,8 @@ class SqlSink(Sink):
         """Held for moments, while something is put on the stage or the stage is taken away."""
         self._writing = threading.RLock()
         """Held while a transaction is written: what was staged first is written first."""
+        self._refused: dict[str, Rejected] = {}
+        """Run → why the database refused it."""
         self._experiments: dict[int, str] = {}
         self._models: dict[str, str] | None = None
         """Origin → id of the logged models that are copies."""
@@ -210,12 +214,18 @@ class SqlSink(Sink):
         return self._experiments[id]
 
     def put(self, run_id: str, rows: Mapping[str, Iterable[Row]]) -> None:
-        """Rows of one run, by table, for the next flush."""
+        """Rows of one run, by table, for the next flush. Writes what waits, where that is enough."""
         with self._staging:
+            if run_id in self._refused:
+                raise self._refused.pop(run_id)
             stage = self._stage.run(run_id)
             for table, found in rows.items():
                 for row in found:
                     stage.put(table, row)
+                    self._stage.size += ROW_SIZE
+            full = self._stage.size >= FLUSH_POINTS
+        if full:
+            self._write_staged()
 
     def put_datasets(self, home: Home, datasets: Iterable[NativeDataset]) -> None:
         with self._staging:
@@ -226,12 +236,32 @@ class SqlSink(Sink):
         """Points of one run. Writes what waits, where that is enough."""
         with self._staging:
             self._stage.run(run_id).put_points(points)
-            self._stage.points += points.rows.num_rows
-            full = self._stage.points >= FLUSH_POINTS
+            self._stage.size += points.rows.num_rows
+            full = self._stage.size >= FLUSH_POINTS
         if full:
-            self.flush()
+            self._write_staged()
+
+    def drop(self, run_id: str) -> None:
+        """Forget what waits of a run that was given up."""
+        with self._staging:
+            self._stage.runs.pop(run_id, None)
+            self._refused.pop(run_id, None)
 
     def flush(self) -> None:
+        self._write_staged()
+        with self._staging:
+            refused, self._refused = list(self._refused.values()), {}
+        if len(refused) == 1:
+            raise refused[0]
+        if refused:
+            raise Rejected(
+                f"{len(refused)} runs: " + "; ".join(r.message for r in refused[:5]), hint=refused[0].hint
+            )
+
+    def _write_staged(self) -> None:
+        """Write what waits. A run that the database refuses is told of later: to its own writer, or
+        by `flush`; its siblings are written all the same.
+        """
         with self._writing:
             with self._staging:
                 stage, self._stage = self._stage, Stage()
@@ -239,32 +269,22 @@ class SqlSink(Sink):
                 return
             try:
                 self._writer.write(stage)
-            except Rejected as error:
-                self._write_one_by_one(stage, error)
+            except Rejected:
+                for part in stage.split():
+                    self._write_alone(part)
             except OutgrowError:
                 with self._staging:  # it still waits: a repeat may succeed
                     stage.absorb(self._stage)
                     self._stage = stage
                 raise
 
-    def _write_one_by_one(self, stage: Stage, error: Rejected) -> None:
-        """One run is refused: its siblings are written all the same."""
-        if len(stage.runs) == 1:
-            raise Rejected(f"run {next(iter(stage.runs))}: {error.message}", hint=error.hint) from error
-        refused: list[Rejected] = []
-        for part in stage.split():
-            try:
-                self._writer.write(part)
-            except Rejected as again:
-                refused.append(Rejected(f"run {next(iter(part.runs))}: {again.message}", hint=again.hint))
-        if refused:
-            raise (
-                refused[0]
-                if len(refused) == 1
-                else Rejected(
-                    f"{len(refused)} runs: " + "; ".join(r.message for r in refused[:5]), hint=refused[0].hint
-                )
-            )
+    def _write_alone(self, part: Stage) -> None:
+        try:
+            self._writer.write(part)
+        except Rejected as error:
+            (run_id,) = part.runs
+            with self._staging:
+                self._refused[run_id] = Rejected(f"run {run_id}: {error.message}", hint=error.hint)
 
     # --- the rest -----------------------------------------------------------------------------
 

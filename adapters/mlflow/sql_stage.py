@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from . import sql_points
 from .assets import NativeDataset
 from .sql_database import Database
+from .sql_drivers import Connection, Cursor, translated
 from .sql_points import LATEST, Native
 from .sql_schema import TABLES
 
@@ -32,6 +34,8 @@ _ORDER = (
 _KEEP = {"inputs"}
 _OF_RUNS = {"logged_model_metrics"}
 """Their run may not be written yet; it brings them along when it is."""
+BULK_FROM = 5_000
+"""Rows of `metrics` from which a file between is worth while."""
 REBUILD_FROM = 50_000
 """Rows of `metrics` from which rebuilding its secondary indexes may be cheaper than keeping them."""
 
@@ -67,7 +71,8 @@ class Stage:
     """What waits, by run."""
 
     runs: dict[str, RunStage] = field(default_factory=dict)
-    points: int = 0
+    size: int = 0
+    """About how much memory it takes, in points."""
 
     def run(self, run_id: str) -> RunStage:
         return self.runs.setdefault(run_id, RunStage())
@@ -76,12 +81,12 @@ class Stage:
         """Take in what was put down after this."""
         for run_id, stage in later.runs.items():
             self.run(run_id).absorb(stage)
-        self.points += later.points
+        self.size += later.size
 
     def split(self) -> Iterator[Stage]:
         """One stage a run."""
         for run_id, stage in self.runs.items():
-            yield Stage({run_id: stage}, sum(b.num_rows for b in stage.points))
+            yield Stage({run_id: stage})
 
     def rows(self, table: str) -> list[Row]:
         return [row for run in self.runs.values() for row in run.rows.get(table, {}).values()]
@@ -113,50 +118,21 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._connection: Any = None
-        self._loaded: set[str] = set()
-        """Temporary tables of this connection."""
+        self._connection: Connection | None = None
 
     def write(self, stage: Stage) -> None:
         """Everything that waits, in one transaction. Raises the typed errors; then nothing is written."""
-        try:
-            self._write(stage)
-        except Exception as error:
-            self.close()  # rolls back, and drops the temporary tables
-            raise self.database.translated(error) from error
-
-    def upsert(self, rows: Mapping[str, tuple[list[Row], Conflict]]) -> None:
-        """Rows of several tables in one transaction."""
-        try:
-            with self._cursor() as cursor:
-                loaded = [(t, c) for t, (found, c) in rows.items() if self._load(cursor, t, found)]
-                self._begin(cursor)
-                for table, conflict in loaded:
-                    self._insert(cursor, table, conflict)
-                self._commit(cursor)
-        except Exception as error:
-            self.close()
-            raise self.database.translated(error) from error
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
-        self._loaded = set()
-
-    # --- one transaction ----------------------------------------------------------------------
-
-    def _write(self, stage: Stage) -> None:
         metrics = stage.metrics()
         datasets = [d for run in stage.runs.values() for d in run.datasets.values()]
         with self._cursor() as cursor:
             loaded = [table for table in _ORDER if self._load(cursor, table, stage.rows(table))]
             if metrics is not None:
-                self._load_table(cursor, "metrics", metrics)
+                metrics = metrics.select(TABLES["metrics"].columns.names)
+                cursor.load("outgrow_metrics", metrics, bulk=metrics.num_rows >= BULK_FROM)
                 self._load(cursor, "latest_metrics", stage.latest())
             if datasets:
                 self._load(cursor, "datasets", [_dataset_row(e, d) for e, d in datasets])
-            self._begin(cursor)
+            cursor.execute(self.database.begin)
             for table in loaded:
                 self._insert(cursor, table, "keep" if table in _KEEP else "replace")
             if datasets:
@@ -164,16 +140,48 @@ class Writer:
             if metrics is not None:
                 self._insert_metrics(cursor, metrics.num_rows)
                 self._insert(cursor, "latest_metrics", "newer")
-            self._commit(cursor)
+            cursor.execute("COMMIT")
+            cursor.unload()
 
-    def _insert_datasets(self, cursor: Any, stage: Stage) -> None:
+    def upsert(self, rows: Mapping[str, tuple[list[Row], Conflict]]) -> None:
+        """Rows of several tables in one transaction."""
+        with self._cursor() as cursor:
+            loaded = [(t, c) for t, (found, c) in rows.items() if self._load(cursor, t, found)]
+            cursor.execute(self.database.begin)
+            for table, conflict in loaded:
+                self._insert(cursor, table, conflict)
+            cursor.execute("COMMIT")
+            cursor.unload()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Cursor]:
+        if self._connection is None:
+            self._connection = self.database.connect()
+        cursor = self._connection.cursor()
+        try:
+            yield cursor
+            cursor.close()
+        except BaseException as error:
+            self.close()  # rolls back, and drops the temporary tables
+            if isinstance(error, Exception):
+                raise translated(error, self.database.public) from error
+            raise
+
+    # --- inside the transaction -----------------------------------------------------------------
+
+    def _insert_datasets(self, cursor: Cursor, stage: Stage) -> None:
         """A data set that the experiment already has keeps its id, which the inputs then name."""
         self._insert(cursor, "datasets", "keep")
         cursor.execute(
             "SELECT d.experiment_id, d.name, d.digest, d.dataset_uuid FROM datasets d "
             "JOIN outgrow_datasets s ON s.experiment_id = d.experiment_id AND s.name = d.name AND s.digest = d.digest"
         )
-        ids = {(e, name, digest): id for e, name, digest, id in cursor.fetchall()}
+        ids = {(e, name, digest): id for e, name, digest, id in cursor.tuples()}
         inputs, tags = [], []
         for run_id, run in stage.runs.items():
             for experiment, native in run.datasets.values():
@@ -186,13 +194,12 @@ class Writer:
                     }
                 )  # fmt: skip
                 tags += [{"input_uuid": edge, "name": k, "value": v} for k, v in native.tags.items()]
-        if "inputs" in self._loaded:  # the inputs of logged models, already inserted
-            cursor.execute("DELETE FROM outgrow_inputs")
-        for table, rows in (("inputs", inputs), ("input_tags", tags)):
-            if self._load(cursor, table, rows):
-                self._insert(cursor, table, "keep" if table in _KEEP else "replace")
+        self._load(cursor, "inputs", inputs)  # beside those of logged models, which are kept
+        self._insert(cursor, "inputs", "keep")
+        if self._load(cursor, "input_tags", tags):
+            self._insert(cursor, "input_tags", "replace")
 
-    def _insert_metrics(self, cursor: Any, rows: int) -> None:
+    def _insert_metrics(self, cursor: Cursor, rows: int) -> None:
         indexes = self._indexes_to_rebuild(cursor, rows)
         for name, _ in indexes:
             cursor.execute(f'DROP INDEX "{name}"')
@@ -200,7 +207,7 @@ class Writer:
         for _, sql in indexes:
             cursor.execute(sql)
 
-    def _indexes_to_rebuild(self, cursor: Any, rows: int) -> list[tuple[str, str]]:
+    def _indexes_to_rebuild(self, cursor: Cursor, rows: int) -> list[tuple[str, str]]:
         """Secondary indexes of `metrics`, where writing them anew costs less than adding to them.
 
         Adding costs about twice as much a row; rebuilding also counts the rows that are there.
@@ -208,44 +215,20 @@ class Writer:
         if self.database.kind != "sqlite" or rows < REBUILD_FROM:
             return []
         cursor.execute("SELECT COALESCE(MAX(rowid), 0) FROM metrics")
-        if cursor.fetchall()[0][0] > rows // 2:
+        if cursor.tuples()[0][0] > rows // 2:
             return []
         cursor.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'metrics' AND sql IS NOT NULL"
         )
-        return [(str(name), str(sql)) for name, sql in cursor.fetchall()]
+        return [(str(name), str(sql)) for name, sql in cursor.tuples()]
 
-    # --- statements ---------------------------------------------------------------------------
-
-    def _cursor(self) -> Any:
-        if self._connection is None:
-            self._connection = self.database.connect()
-        return self._connection.cursor()
-
-    def _begin(self, cursor: Any) -> None:
-        cursor.execute("BEGIN IMMEDIATE" if self.database.kind == "sqlite" else "BEGIN")
-
-    def _commit(self, cursor: Any) -> None:
-        cursor.execute("COMMIT")
-        for table in self._loaded:
-            cursor.execute(f"DELETE FROM outgrow_{table}")
-
-    def _load(self, cursor: Any, table: str, rows: list[Row]) -> bool:
+    def _load(self, cursor: Cursor, table: str, rows: list[Row]) -> bool:
         """Rows into the temporary table; False where there are none."""
         if rows:
-            self._load_table(cursor, table, pa.Table.from_pylist(rows, TABLES[table].columns))
+            cursor.load(f"outgrow_{table}", pa.Table.from_pylist(rows, TABLES[table].columns))
         return bool(rows)
 
-    def _load_table(self, cursor: Any, table: str, rows: pa.Table) -> None:
-        schema = TABLES[table].columns
-        rows = rows.select(schema.names)
-        if self.database.kind == "postgresql":
-            rows = rows.cast(schema)  # its driver takes no dictionaries
-        mode = "append" if table in self._loaded else "create"
-        cursor.adbc_ingest(f"outgrow_{table}", rows, mode=mode, temporary=True)
-        self._loaded.add(table)
-
-    def _insert(self, cursor: Any, table: str, conflict: Conflict) -> None:
+    def _insert(self, cursor: Cursor, table: str, conflict: Conflict) -> None:
         spec = TABLES[table]
         names = [n for n in spec.columns.names if n in self.database.columns(table)]
         quoted = ", ".join(f'"{n}"' for n in names)

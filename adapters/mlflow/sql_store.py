@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from ...errors import LocationError
+from ...errors import LocationError, Rejected
 from ...locations import Location
 from ...model import Experiment
 from .errors import translated
@@ -87,14 +87,20 @@ def _migrate(uri: str, artifact_root: str) -> None:
 def experiment(database: Database, experiment: Experiment, artifact_root: str) -> tuple[int, bool]:
     """The id of the experiment of that name, and whether it was made just now."""
     here = in_workspace(database, "experiments", "$1")
-    sql = f"SELECT experiment_id FROM experiments WHERE {here} AND name = $2"
+    sql = f"SELECT experiment_id, lifecycle_stage FROM experiments WHERE {here} AND name = $2"
     if found := database.tuples(sql, (WORKSPACE, experiment.name)):
+        if found[0][1] == "deleted" and not experiment.deleted:
+            raise Rejected(
+                f"the experiment {experiment.name!r} is deleted in {database.public}, and still holds its name",
+                hint=f"restore it there (mlflow experiments restore --experiment-id {found[0][0]}), "
+                "or purge it (mlflow gc)",
+            )
         return int(found[0][0]), False
     now = time.time_ns() // 1_000_000
     created = ms_of(experiment.created_at)
     with database.transaction() as cursor:
         cursor.execute(sql, (WORKSPACE, experiment.name))  # again: now no other process can add it
-        if rows := cursor.fetchall():
+        if rows := cursor.tuples():
             return int(rows[0][0]), False
         cursor.execute(
             "INSERT INTO experiments (name, lifecycle_stage, creation_time, last_update_time) "
@@ -106,7 +112,7 @@ def experiment(database: Database, experiment: Experiment, artifact_root: str) -
                 ms_of(experiment.modified_at) or created or now,
             ),
         )
-        id = int(cursor.fetchall()[0][0])
+        id = int(cursor.tuples()[0][0])
         cursor.execute(
             "UPDATE experiments SET artifact_location = $1 WHERE experiment_id = $2",
             (joined(artifact_root, str(id)), id),

@@ -175,7 +175,7 @@ class SqlRunWriter(RunWriter):
         self._put_run(run, finished=True, mark=mark)
 
     def abort(self) -> None:
-        """What was staged is written with the next flush, unmarked, and taken up by the next `begin`."""
+        self.sink.drop(self.run_id)
 
 
 def _stored(value: float) -> float:
