@@ -141,8 +141,11 @@ class Restored(Source):
             uses = [self._use(artifact.use, artifact.id) for artifact in record.artifacts]
             kept = {use.artifact for use in uses}
             uses += [use for use in raw.artifacts if use.artifact not in kept]
-            loose = [a.artifact.id for a in record.artifacts if a.id is None and a.files]
-            self._artifact_runs.update(dict.fromkeys(loose, raw.id))
+            for artifact in record.artifacts:
+                if artifact.id is None and artifact.files:
+                    self._artifact_runs[artifact.artifact.id] = raw.id
+                elif artifact.id is None:  # empty, or its files are with the run that made it
+                    self._artifact_runs.setdefault(artifact.artifact.id, raw.id)
         return replace(run, experiment=before.id, artifacts=uses, parent=self._parent(record, raw))
 
     @staticmethod

@@ -89,7 +89,7 @@ def _run_differences(
             if name == "datasets":
                 wanted, got = ([replace(use, extra={}) for use in uses] for uses in (wanted, got))
             if not same(wanted, got):
-                yield Difference(f"run.{name}", _short(wanted, got))
+                yield Difference(f"run.{name}", short(wanted, got))
     if run.origin is None or expected.run.origin is None:
         yield Difference("run.origin", f"{run.origin}, not {expected.run.origin}")
     elif run.origin.identity != expected.run.origin.identity:
@@ -137,7 +137,7 @@ def _artifact_differences(
     wanted_links = {(use.artifact, use.role) for _, use, _ in expected.artifacts.values()}
     links = {(use.artifact, use.role) for use in run.artifacts}
     if wanted_links != links:
-        yield Difference("artifacts", _short(sorted(wanted_links), sorted(links)))
+        yield Difference("artifacts", short(sorted(wanted_links), sorted(links)))
     for artifact in source.artifacts(run):
         if artifact.id not in expected.artifacts:
             continue
@@ -146,7 +146,7 @@ def _artifact_differences(
         names += ["metrics"] * native("linked_metrics")
         for name in names:
             if not same(getattr(wanted, name), getattr(artifact, name)):
-                text = _short(getattr(wanted, name), getattr(artifact, name))
+                text = short(getattr(wanted, name), getattr(artifact, name))
                 yield Difference("artifacts", f"{artifact.id}: {name}: {text}")
         yield from _file_differences("artifacts", files, source.artifact_files(artifact), run, source)
 
@@ -173,11 +173,12 @@ def _model_differences(
         for name, one, other in pairs:
             if not same(one, other):
                 yield Difference(
-                    "registry", f"{wanted.name!r} {version.version}: {name}: {_short(one, other)}"
+                    "registry", f"{wanted.name!r} {version.version}: {name}: {short(one, other)}"
                 )
 
 
-def _short(wanted: object, got: object) -> str:
+def short(wanted: object, got: object) -> str:
+    """What came back and what should have; of mappings only the keys that differ."""
     if isinstance(wanted, Mapping) and isinstance(got, Mapping):
         keys = [
             k

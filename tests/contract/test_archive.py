@@ -8,7 +8,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+from outgrow.testing.contract import (
+    Place,
+    ReadingContract,
+    RoundTripContract,
+    WritingContract,
+)
 
 
 class DirectoryPlace(Place):
@@ -40,9 +45,9 @@ class TestArchiveWriting(WritingContract):
     pass
 
 
-class TestArchiveLimits(LimitsContract):
+class TestArchiveReading(ReadingContract):
     pass
 
 
-class TestArchiveReading(ReadingContract):
+class TestArchiveRoundTrip(RoundTripContract):
     pass

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from outgrow.adapters.base import Sink, Source, TextLimit
 from outgrow.model import to_json
-from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+from outgrow.testing.contract import (
+    LimitsContract,
+    Place,
+    ReadingContract,
+    RoundTripContract,
+    WritingContract,
+)
 from outgrow.testing.memory import MemorySink, batches_of, capabilities
 
 
@@ -64,8 +70,14 @@ class TestMemoryWriting(WritingContract):
 
 
 class TestMemoryLimits(LimitsContract):
-    pass
+    @pytest.fixture
+    def place(self) -> MemoryPlace:
+        return MemoryPlace(caps=STRICT)
 
 
 class TestMemoryReading(ReadingContract):
+    pass
+
+
+class TestMemoryRoundTrip(RoundTripContract):
     pass
