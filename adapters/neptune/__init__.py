@@ -35,9 +35,13 @@ class _Neptune:
 
             return FolderSink(location, place)
         server = server_of(location)
-        from .server_sink import ServerSink
+        if place.api == "3":
+            from .server3_sink import ServerSink3
 
-        return ServerSink(location, place, server)
+            return ServerSink3(location, place, server)
+        from .server_sink import ServerSink2
+
+        return ServerSink2(location, place, server)
 
     def credentials(self) -> str | None:
         return f"environment variable {TOKEN}" if os.environ.get(TOKEN) else None

@@ -12,9 +12,11 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,14 +34,40 @@ FILE_BYTES = 64 * 2**20
 _ASSIGN = {"float": "AssignFloat", "int": "AssignInt", "bool": "AssignBool", "string": "AssignString"}
 
 
+def _seconds(micros: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Seconds as the client writes them. It later cuts them to whole milliseconds (`int(ts * 1000)`),
+    so a time that a double holds a trace too low is raised by that trace."""
+    seconds: npt.NDArray[np.float64] = micros / 1e6
+    low = np.floor(seconds * 1000) < micros // 1000
+    return np.where(low, np.nextafter(seconds, np.inf), seconds)
+
+
+def _milliseconds(time: datetime) -> float:
+    """As `_seconds`, for a date: the client divides by 1000, and cuts to whole milliseconds."""
+    millis = round(time.timestamp() * 1000)
+    there = datetime.fromtimestamp(millis / 1000).timestamp()  # noqa: DTZ006 - as the client does
+    return millis if int(1000 * there) == millis else millis + 0.2
+
+
+class Staging(Protocol):
+    """A folder that a run is written in, and what becomes of it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def publish(self, mark: str | None) -> None: ...
+
+    def remove(self) -> None: ...
+
+
 class QueueOutput(Output):
-    def __init__(self, place: local.Staged, container: str) -> None:
+    def __init__(self, place: Staging, container: str) -> None:
         self.place = place
         self._version = 0
         self._stream: Any = None
         self._size = 0
         self._now = json.dumps(time.time())
-        (place.path / UPLOADS).mkdir(parents=True)
+        (place.path / UPLOADS).mkdir(parents=True, exist_ok=True)
         metadata = {
             "mode": "offline",
             "containerId": container,
@@ -74,7 +102,7 @@ class QueueOutput(Output):
 
     def assign(self, path: str, attribute: Attribute) -> None:
         if attribute.type == "datetime":
-            self._operation("AssignDatetime", path, value=round(attribute.value.timestamp() * 1000))
+            self._operation("AssignDatetime", path, value=_milliseconds(attribute.value))
         elif attribute.type == "string_set":
             self.add_words(path, attribute.value)
         else:
@@ -102,7 +130,7 @@ class QueueOutput(Output):
             ', "step": ',
             pc.cast(pc.cast(batch.column("step"), pa.float64()), pa.string()),
             ', "ts": ',
-            pc.cast(pa.array(micros / 1e6), pa.string()),
+            pc.cast(pa.array(_seconds(micros)), pa.string()),
             "}",
             "",
         )

@@ -112,7 +112,7 @@ def _apply(result: Replay, folder: Path, line: Line, images: dict[str, float]) -
         case "AssignFloat" | "AssignInt" | "AssignBool" | "AssignString":
             result.attributes[path] = Attribute(_ASSIGN[line.kind], operation["value"])
         case "AssignDatetime":
-            time = datetime.fromtimestamp(operation["value"] / 1000, UTC)
+            time = datetime.fromtimestamp(int(operation["value"]) / 1000, UTC)
             result.attributes[path] = Attribute("datetime", time)
         case "AssignArtifact":
             result.attributes[path] = Attribute("string", str(operation["hash"]))
