@@ -19,7 +19,7 @@ from .adapters.batches import with_steps
 from .adapters.restored import restored
 from .errors import LocationError
 from .filters import Filter
-from .model import Experiment, Run
+from .model import Experiment, ModelVersion, RegisteredModel, Run
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,6 +103,37 @@ def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
         if close
         else "list them with: outgrow runs LOCATION",
     )
+
+
+def resolve_model(
+    models: Sequence[RegisteredModel], reference: str
+) -> tuple[RegisteredModel | None, ModelVersion | None]:
+    """The model version that `NAME`, `NAME@ALIAS` or `NAME/VERSION` means; (None, None) for another word.
+
+    A bare name is its highest version. Names that hold `@` or `/` themselves are tried whole first.
+    """
+    for model in models:
+        if model.kind == "model" and model.versions and reference == model.name:
+            return model, model.versions[-1]
+    for model in models:
+        for mark in ("@", "/"):
+            prefix = model.name + mark
+            if model.kind != "model" or not reference.startswith(prefix):
+                continue
+            wanted = reference.removeprefix(prefix)
+            for version in model.versions:
+                if wanted == version.version if mark == "/" else wanted in version.aliases:
+                    return model, version
+            known = (
+                [v.version for v in model.versions]
+                if mark == "/"
+                else [a for v in model.versions for a in v.aliases]
+            )
+            raise LocationError(
+                f"{model.name} has no {'version' if mark == '/' else 'alias'} {wanted!r}",
+                hint="it has: " + (", ".join(known) or "none"),
+            )
+    return None, None
 
 
 def number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from ..adapters.base import Source
 from ..adapters.fit import text_of
 from ..errors import LocationError
 from ..model import Artifact, DatasetUse, Experiment, File, ModelVersion, RegisteredModel, Run
-from ..reading import Floats, curves, find_run, number, select
+from ..reading import Floats, curves, find_run, number, resolve_model, select
 
 _SEED_WORDS = ("seed", "random_state")
 _SYSTEM = ("system/",)
@@ -99,7 +99,7 @@ def model_facts(source: Source, reference: str) -> ModelFacts:
     Raises `LocationError` where it is not known, or where the version's run is gone.
     """
     models = list(source.registry())
-    model, version = resolve(models, reference)
+    model, version = resolve_model(models, reference)
     if version is None:
         experiment, run = find_run(source, reference)
         name = run.name or run.id
@@ -138,37 +138,6 @@ def model_facts(source: Source, reference: str) -> ModelFacts:
         changes=_changes(source, run, previous, run_curves, step) if previous else [],
         emissions=_emissions(source, run),
     )
-
-
-def resolve(
-    models: Sequence[RegisteredModel], reference: str
-) -> tuple[RegisteredModel | None, ModelVersion | None]:
-    """The model version that `NAME`, `NAME@ALIAS` or `NAME/VERSION` means; (None, None) for another word.
-
-    A bare name is its highest version. Names that hold `@` or `/` themselves are tried whole first.
-    """
-    for model in models:
-        if model.kind == "model" and model.versions and reference == model.name:
-            return model, model.versions[-1]
-    for model in models:
-        for mark in ("@", "/"):
-            prefix = model.name + mark
-            if model.kind != "model" or not reference.startswith(prefix):
-                continue
-            wanted = reference.removeprefix(prefix)
-            for version in model.versions:
-                if wanted == version.version if mark == "/" else wanted in version.aliases:
-                    return model, version
-            known = (
-                [v.version for v in model.versions]
-                if mark == "/"
-                else [a for v in model.versions for a in v.aliases]
-            )
-            raise LocationError(
-                f"{model.name} has no {'version' if mark == '/' else 'alias'} {wanted!r}",
-                hint="it has: " + (", ".join(known) or "none"),
-            )
-    return None, None
 
 
 def _model_artifact(artifacts: Sequence[Artifact], version: ModelVersion | None) -> Artifact | None:

@@ -73,7 +73,8 @@ def runs(
     from ..insight import runs as list_runs
 
     wanted = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
-    if wanted is None and not (as_csv or as_json):
+    for_people = wanted is None and not (as_csv or as_json)
+    if for_people:
         wanted = ["id", "name", "experiment", "status", "started_at", "seconds", "metrics.*"]
     table = list_runs(
         location,
@@ -84,19 +85,18 @@ def runs(
         experiments=experiments,
         deleted=deleted,
     )
-    rows = (
-        list(zip(*(column.to_pylist() for column in table.columns), strict=True)) if table.num_columns else []
-    )
+    if for_people:
+        own = [name for name in table.column_names if not name.startswith("metrics.system/")]
+        table = table.select(own[:10])
+        if len(own) > 10:
+            click.echo(f"{len(own) - 10} more metrics: choose with --columns, or use --csv", err=True)
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     if as_json:
         emit_json([dict(zip(table.column_names, row, strict=True)) for row in rows])
     elif as_csv:
         _csv(table.column_names, [["" if v is None else v for v in row] for row in rows])
     else:
-        names = table.column_names
-        if columns is None and len(names) > 10:
-            names, hidden = names[:10], len(names) - 10
-            click.echo(f"{hidden} more columns: choose with --columns, or use --csv", err=True)
-        print_table(names, [row[: len(names)] for row in rows])
+        print_table(table.column_names, rows)
         click.echo(f"{len(rows)} runs", err=True)
 
 

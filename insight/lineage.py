@@ -13,7 +13,7 @@ from typing import Literal
 from ..adapters.base import Source
 from ..errors import LocationError
 from ..model import Artifact, File, ModelVersion, RegisteredModel, Run
-from ..reading import open_location, select
+from ..reading import open_location, resolve_model, select
 
 NodeKind = Literal["model version", "run", "artifact", "data set", "commit", "environment", "file"]
 CHUNK = 1 << 20
@@ -171,17 +171,14 @@ class Graph:
         return found
 
     def _model(self, text: str) -> list[Node]:
-        for model in self.models:
-            for version in model.versions:
-                names = {
-                    f"{model.name}/{version.version}",
-                    *(f"{model.name}@{alias}" for alias in version.aliases),
-                }
-                if text in names:
-                    return [self.nodes["model version", f"{model.name}/{version.version}"]]
-            if text == model.name and model.versions:
-                return [self.nodes["model version", f"{model.name}/{v.version}"] for v in model.versions]
-        return []
+        """A bare name is all its versions: each of them may be what is asked about."""
+        named = [m for m in self.models if m.name == text]
+        if not named:
+            _, version = resolve_model(self.models, text)
+            versions = [version] if version else []
+        else:
+            versions = named[0].versions
+        return [self.nodes["model version", f"{v.model}/{v.version}"] for v in versions]
 
     def _file(self, text: str) -> list[Node]:
         path = Path(text)

@@ -22,7 +22,7 @@ from outgrow.cards import (
     write_folder,
 )
 from outgrow.cards.bom import bill_of_materials
-from outgrow.cards.facts import model_facts, resolve
+from outgrow.cards.facts import model_facts
 from outgrow.cards.model_files import download
 from outgrow.errors import Corrupt, LocationError, SchemaVersionError
 from outgrow.model import (
@@ -35,6 +35,7 @@ from outgrow.model import (
     ModelVersion,
     RegisteredModel,
 )
+from outgrow.reading import resolve_model
 from outgrow.testing import records
 from outgrow.testing.memory import MemorySource, RunData
 from outgrow.testing.memory_source import ArtifactData
@@ -233,12 +234,12 @@ def test_names_with_slashes_and_at_signs_resolve():
         RegisteredModel(name=n, versions=[ModelVersion(model=n, version="1", aliases=["p"])])
         for n in ("a", "a/b", "c@d")
     ]
-    assert resolve(models, "a/b")[0].name == "a/b"
-    assert resolve(models, "a/1")[0].name == "a"
-    assert resolve(models, "c@d")[1].version == "1"
-    assert resolve(models, "c@d@p")[0].name == "c@d"
+    assert resolve_model(models, "a/b")[0].name == "a/b"
+    assert resolve_model(models, "a/1")[0].name == "a"
+    assert resolve_model(models, "c@d")[1].version == "1"
+    assert resolve_model(models, "c@d@p")[0].name == "c@d"
     with pytest.raises(LocationError):
-        resolve(models, "a/b@nope")
+        resolve_model(models, "a/b@nope")
 
 
 # --- ageing -------------------------------------------------------------------------------------
