@@ -94,9 +94,9 @@ def copy(
         engine = Engine(context, selection, book, list(src.source.registry()), workers=workers, only=only)
         engine.run()
         beyond = Beyond()
-        if engine.state == "done" and not retry_failed:
+        if engine.state == "done":
             try:
-                filtered = not selection.everything
+                filtered = retry_failed or not selection.everything
                 beyond = BeyondRuns(engine, book, engine.losses, filtered=filtered).copy()
             except (KeyboardInterrupt, Interrupted):
                 engine.state = "interrupted"

@@ -288,7 +288,6 @@ class Engine:
     ) -> tuple[RunOutcome, Written | None]:
         here = existing and replace(base, run_id=existing.run_id, url=existing.url, mark=existing.mark)
         if existing and here and existing.mark == NATIVE_MARK:
-            self.ids.found_home(run.id)
             return replace(here, state="home"), None
         raw = self.source.raw(run)
         stats = self.source.source.stats(raw)

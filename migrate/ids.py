@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import Literal
 
-from ..adapters.base import Copy, Sink
+from ..adapters.base import NATIVE_MARK, Copy, Sink
 from ..model import Origin, Run
 
 MAP_KINDS: tuple[Literal["artifact", "loose"], ...] = ("artifact", "loose")
@@ -29,7 +29,6 @@ class Ids:
         self._runs: dict[str, str] = {}
         self._maps = {kind: dict(known.get(kind, {})) for kind in MAP_KINDS}
         self._news: dict[str, dict[str, str]] = {kind: {} for kind in MAP_KINDS}
-        self._home: set[str] = set()
         self._artifact_locks: dict[str, threading.Lock] = {}
 
     def load(self, copies: Iterable[Copy]) -> None:
@@ -56,16 +55,10 @@ class Ids:
         with self._lock:
             self._runs[identity] = run_id
 
-    def found_home(self, source_run: str) -> None:
-        """The run was recorded in the target itself."""
-        with self._lock:
-            self._home.add(source_run)
-
-    @property
-    def home(self) -> frozenset[str]:
-        """Source ids of the runs met so far that were recorded in the target itself."""
-        with self._lock:
-            return frozenset(self._home)
+    def home(self, source_run: str) -> bool:
+        """Whether the run was recorded in the target itself."""
+        copy = self.existing(self.identity(source_run))
+        return copy is not None and copy.mark == NATIVE_MARK
 
     def run(self, source_run: str | None) -> str | None:
         """The target's id of a run, if it is there."""

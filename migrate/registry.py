@@ -51,9 +51,7 @@ class BeyondRuns:
 
     @cached_property
     def _native(self) -> dict[tuple[str, str, str], ModelVersion]:
-        """The target's own versions without a run; read only where the source holds copies from there."""
-        if not self.context.ids.home:
-            return {}
+        """The target's versions without a run, by kind, name and number."""
         with closing(self.context.open_target()) as target:
             return {
                 (model.kind, model.name, version.version): version
@@ -63,9 +61,13 @@ class BeyondRuns:
             }
 
     def _home(self, model: RegisteredModel, version: ModelVersion) -> bool:
-        """Whether the version was registered in the target itself: it is left alone there."""
+        """Whether the version was registered in the target itself: it is left alone there.
+
+        One without a run says nothing of where it is from: the same facts under the same number
+        are taken for the same version.
+        """
         if version.run is not None:
-            return version.run in self.context.ids.home
+            return self.context.ids.home(version.run)
         native = self._native.get((model.kind, model.name, version.version))
         return native is not None and (
             native.created_at == version.created_at
@@ -103,7 +105,7 @@ class BeyondRuns:
         if version.run is not None and self.context.ids.run(version.run) is None:
             self.done.omitted.append(f"{what}: its run {version.run} is not in the target")
             return False
-        if version.run is None and self.filtered and model.kind != "prompt":
+        if version.run is None and self.filtered:
             self.done.omitted.append(f"{what}: it has no run, and only some runs were asked for")
             return False
         return True

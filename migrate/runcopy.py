@@ -150,8 +150,9 @@ class _RunCopy:
             fresh = known.new(batch)
             if fresh.num_rows:
                 write(fresh)
-            self.written.points += batch.num_rows if stream == "points" else 0
-            self._event("points", points=batch.num_rows)
+            points = batch.num_rows if stream == "points" else 0
+            self.written.points += points
+            self._event("points", points=points)
         self.losses.add(rows.fitter.losses)
         self.originals[stream] = rows.fitter.original
         self.made |= rows.made
