@@ -27,7 +27,7 @@ def run(folder: Path, console: Console) -> list[str]:
             console.print(f"[bold]{number}/{len(STEPS)} {step.title}[/bold]")
             try:
                 for line in step.run(stage):
-                    console.print(f"  {line.strip()}", markup=False, highlight=False)
+                    console.print(f"  {line.strip()}", markup=False, highlight=False, soft_wrap=True)
             except (OutgrowError, OSError, KeyError) as error:
                 stage.expect(False, f"{type(error).__name__}: {error}")
             console.print(f"  {time.monotonic() - start:.1f} s", style="dim")
@@ -54,7 +54,7 @@ def _where_to_look(folder: Path, console: Console) -> None:
         (".outgrow/", "the journals that live logging wrote first, and the ledger of the copies"),
         ("commands.log", "every command of the demo with its output"),
     ]
-    console.print(f"\n[bold]Where to look[/bold], in {folder}")
+    console.print(f"\n[bold]Where to look[/bold], in {folder}", soft_wrap=True)
     for path, words in places:
         if (folder / path).exists():
-            console.print(f"  {path:18} {words}", markup=False, highlight=False)
+            console.print(f"  {path:18} {words}", markup=False, highlight=False, soft_wrap=True)

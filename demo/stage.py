@@ -43,6 +43,8 @@ class Stage:
     facts: dict[str, Any] = field(default_factory=dict)
     """What a step leaves for later ones."""
     cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    epochs: int | None = None
+    """Epochs of each training run; None: the demo's own number."""
 
     def prepare(self) -> None:
         """Start from an empty folder. Raises `ConfigError` for one that the demo did not make."""
@@ -59,7 +61,7 @@ class Stage:
     def expect(self, true: bool, otherwise: str) -> None:
         if not true:
             self.findings.append(otherwise)
-            self.console.print(f"  ✗ {otherwise}", style="bold red", markup=False)
+            self.console.print(f"  ✗ {otherwise}", style="bold red", markup=False, soft_wrap=True)
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -91,7 +93,7 @@ class Stage:
 
     def outgrow(self, *arguments: str, expect: int = 0) -> str:
         """Run an `outgrow` command; what it prints on stdout. Another exit code is a finding."""
-        self.console.print(f"  $ outgrow {' '.join(arguments)}", style="cyan", markup=False)
+        self.console.print(f"  $ outgrow {' '.join(arguments)}", style="cyan", markup=False, soft_wrap=True)
         done = subprocess.run(
             self.python("-m", "outgrow.cli", *arguments),
             cwd=self.folder,
@@ -119,30 +121,30 @@ class Stage:
             return {}
         return result
 
-    def mlflow_server(self, name: str) -> str:
-        """Start a real MLflow server over SQLite in `name/`; its URL once it answers."""
+    def mlflow_server(self, name: str) -> Callable[[], str]:
+        """Start a real MLflow server over SQLite in `name/`; what waits until it answers, for its URL."""
         port = free_port()
         (self.folder / name).mkdir(exist_ok=True)
+        log = f"{name}-server.log"
         process = self.start(
             *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *(
-                "--backend-store-uri",
-                f"sqlite:///{name}/mlflow.db",
-                "--artifacts-destination",
-                f"{name}/artifacts",
-            ),
-            log=f"{name}-server.log",
+            *("--backend-store-uri", f"sqlite:///{name}/mlflow.db"),
+            *("--artifacts-destination", f"{name}/artifacts"),
+            log=log,
         )
-        url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + SERVER_START
-        while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
-                return url
-            time.sleep(0.2)
-        raise Unavailable(
-            f"the MLflow server did not start on port {port}",
-            hint=f"see {self.folder / f'{name}-server.log'}",
-        )
+
+        def answering() -> str:
+            url = f"http://127.0.0.1:{port}"
+            while time.monotonic() < deadline and process.poll() is None:
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
+                    return url
+                time.sleep(0.2)
+            raise Unavailable(
+                f"the MLflow server did not start on port {port}", hint=f"see {self.folder / log}"
+            )
+
+        return answering
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

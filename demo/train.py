@@ -124,7 +124,9 @@ def sweep(data: Data, epochs: int) -> tuple[int, int]:
                     )
             except ValueError as error:
                 failed += 1
-                print(f"  {data.name}-sweep-{number:03d} failed: {error}".splitlines()[0])
+                print(
+                    f"  {data.name}-sweep-{number:03d} failed, as it was meant to: {str(error).split('.')[0]}"
+                )
         parent.log({"eval/best_accuracy": best})
     return count, failed
 

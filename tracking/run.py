@@ -356,8 +356,19 @@ class Run:
             self.log_text("console/exception", f"{kind.__name__}: {error}")
             self.finish("failed", exit_code=1)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process of this machine, it logs to the same run, and never ends it."""
+        return _attached, (self.id, self.name, self.folder, self._config, self._next_step)
+
     def __repr__(self) -> str:
         return f"<outgrow run {self.name or self.id}{' (ended)' if self._finished else ''}>"
+
+
+def _attached(run_id: str, name: str | None, folder: Path | None, config: Config, next_step: int) -> Run:
+    run = Run(run_id, name, Journal(folder) if folder else None, config)
+    run._next_step, run._pid = next_step, -1
+    _open.remove(run)
+    return run
 
 
 def active_run() -> Run | None:

@@ -151,7 +151,10 @@ def _folder(settings: Config, run_id: str) -> tuple[Path, Config]:
         return root / run_id, settings
     except OSError as error:
         other = Path(tempfile.gettempdir()) / f"outgrow-journal-{os.getuid()}"
-        (other / run_id).mkdir(parents=True, exist_ok=True, mode=0o700)
+        other.mkdir(mode=0o700, exist_ok=True)
+        if other.is_symlink() or other.stat().st_uid != os.getuid():  # somebody else's: not trusted
+            other = Path(tempfile.mkdtemp(prefix="outgrow-journal-"))
+        (other / run_id).mkdir(exist_ok=True)
         warn(
             f"outgrow cannot write its journal below {root} ({error.strerror}); it goes to {other} instead. "
             f"Deliver later with: outgrow sync {other}",

@@ -58,6 +58,8 @@ def metrics(data: Mapping[str, Any]) -> dict[str, float | str]:
     """Nested mappings become `/`-joined keys."""
     if not isinstance(data, Mapping):
         raise TypeError(f"log takes a mapping of metric keys to numbers, not {type(data).__name__}")
+    for key in data:
+        check_key(key)
     return {check_key(key): number(key, value) for key, value in flatten(data).items()}
 
 
@@ -105,8 +107,11 @@ def plain(value: Any) -> Value:
     """A param value in the types of the model; what is none of them becomes its name or text."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)  # such as numpy.float64
+    if value is None:
+        return None
     if isinstance(value, datetime):
         return value if value.tzinfo else value.astimezone()
     if isinstance(value, Mapping):

@@ -64,6 +64,9 @@ def settings(tmp_path: Path) -> Callable[..., Config]:
 
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test in a folder of its own, with no run of another test open."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("outgrow.tracking.run._open", opened := [])
+    monkeypatch.setattr("outgrow.tracking.start._open", opened)
     for name in ("OUTGROW_TO", "OUTGROW_CONFIG", "RANK"):
         monkeypatch.delenv(name, raising=False)
