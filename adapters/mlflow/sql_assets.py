@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
 
 from ...model import Artifact, LinkedMetric, ModelVersion, RegisteredModel
 from .assets import ORIGIN_ID, artifact_record, model_record, version_record
@@ -14,8 +16,12 @@ from .sql_runs import grouped, in_workspace
 
 MODEL_STATUS = {0: "UNSPECIFIED", 1: "PENDING", 2: "READY", 3: "FAILED"}
 """`mlflow.entities.LoggedModelStatus`, as stored."""
+CREATED = "outgrow.created_at"
+"""Tag of a registered model or a version: its exact creation time; empty: it has none."""
 DELETED = "Deleted_Internal"
 """Stage of a deleted version's row, which MLflow keeps (`entities.model_registry`)."""
+
+R = TypeVar("R", RegisteredModel, ModelVersion)
 
 
 def logged_models(database: Database, ids: Sequence[str]) -> Iterator[Artifact]:
@@ -68,6 +74,14 @@ def copied_models(database: Database) -> list[tuple[str, str]]:
     ]
 
 
+def _exact(record: R, tags: Mapping[str, str | None]) -> R:
+    """The record with the creation time of its tag."""
+    if CREATED not in tags:
+        return record
+    told = tags[CREATED]
+    return replace(record, created_at=datetime.fromisoformat(told) if told else None)
+
+
 def _linked_metrics(database: Database, ids: Sequence[str]) -> dict[str, list[LinkedMetric]]:
     # A NaN is stored here as 0; the run's own point tells.
     rows = grouped(
@@ -112,13 +126,16 @@ def registered_models(database: Database, workspace: str) -> Iterator[Registered
         (workspace,),
     )
     found = [
-        model_record(
-            name=name,
-            description=description,
-            tags=tags[name],
-            versions=versions.get(name, ()),
-            created_ms=created,
-            modified_ms=modified,
+        _exact(
+            model_record(
+                name=name,
+                description=description,
+                tags=tags[name],
+                versions=versions.get(name, ()),
+                created_ms=created,
+                modified_ms=modified,
+            ),
+            tags[name],
         )
         for name, description, created, modified in rows
     ]
@@ -148,21 +165,20 @@ def _versions(database: Database, workspace: str) -> dict[str, list[ModelVersion
     for name, version, run, source, artifact_uri, stage, description, status, user, created, modified in rows:
         if stage == DELETED:
             continue
-        found[name].append(
-            version_record(
-                model=name,
-                version=version,
-                run=run,
-                source=source,
-                run_artifact_uri=artifact_uri,
-                stage=stage,
-                aliases=aliases.get((name, version), ()),
-                tags=tags.get((name, version), {}),
-                description=description,
-                status=status,
-                user=user,
-                created_ms=created,
-                modified_ms=modified,
-            )
+        record = version_record(
+            model=name,
+            version=version,
+            run=run,
+            source=source,
+            run_artifact_uri=artifact_uri,
+            stage=stage,
+            aliases=aliases.get((name, version), ()),
+            tags=tags.get((name, version), {}),
+            description=description,
+            status=status,
+            user=user,
+            created_ms=created,
+            modified_ms=modified,
         )
+        found[name].append(_exact(record, tags.get((name, version), {})))
     return found

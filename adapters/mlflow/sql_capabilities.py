@@ -17,7 +17,6 @@ FLUSH_RUNS = 500
 _ONLY_HERE: dict[Concept, Hold] = {
     "experiment_created_at": Hold("creation time", lossless=False, note="milliseconds"),
     "registry_times": Hold("creation and update times", lossless=False, note="milliseconds"),
-    "evaluation_datasets": Hold("evaluation datasets"),
 }
 
 

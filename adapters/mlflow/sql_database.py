@@ -146,7 +146,11 @@ class Database:
             connection.close()
             raise translated(error, self.public) from error
         with self._lock:
-            self._idle.append(connection)
+            keep = self.kind != "sqlite" or self.plain == isinstance(connection, PlainConnection)
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -169,6 +173,11 @@ class Database:
             return PlainConnection(self._uri) if self.plain else adbc_sqlite(self._uri)
         except Exception as error:
             raise translated(error, self.public) from error
+
+    def use_plain(self) -> None:
+        """MLflow itself is about to open the file in this process."""
+        self.plain = self.kind == "sqlite"
+        self.close()
 
     def close(self) -> None:
         with self._lock:

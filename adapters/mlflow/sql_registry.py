@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ...model import ModelVersion, RegisteredModel
 from .assets import IS_PROMPT, ORIGIN_VERSION, native_aliases
 from .records import ms_of
+from .registry import MADE, origin_version
+from .sql_assets import CREATED
 from .sql_database import Database
 from .sql_runs import in_workspace
 from .sql_stage import Row, Writer
@@ -29,7 +32,8 @@ def register(database: Database, writer: Writer, model: RegisteredModel) -> dict
     """Write a model with its versions, unless they are here; source version → version here."""
     numbers = _numbers(database, model)
     now = time.time_ns() // 1_000_000
-    tags = model.tags | ({IS_PROMPT: "true"} if model.kind == "prompt" else {})
+    tags = model.tags | exact_time(model.created_at)
+    prompt = {IS_PROMPT: "true"} if model.kind == "prompt" else {}
     models = [
         {
             "name": model.name,
@@ -39,7 +43,14 @@ def register(database: Database, writer: Writer, model: RegisteredModel) -> dict
             "workspace": WORKSPACE,
         }
     ]
-    model_tags = [_tag(model.name, k, v) for k, v in tags.items()]
+    ours, here = _is_ours(database, model.name)
+    if here:  # one that was made here keeps its own facts
+        models = models if ours else []
+        tags = tags if ours else {}
+    model_tags = [
+        _tag(model.name, k, v)
+        for k, v in (tags | prompt | {MADE: "true"} if ours or not here else {}).items()
+    ]
     versions: list[Row] = []
     version_tags: list[Row] = []
     aliases: list[Row] = []
@@ -49,12 +60,18 @@ def register(database: Database, writer: Writer, model: RegisteredModel) -> dict
         aliases += [
             {"alias": a, "version": number, "name": model.name, "workspace": WORKSPACE} for a in native
         ]
-        own = version.tags | tag | {ORIGIN_VERSION: _origin(version)}
+        own = (
+            version.tags
+            | prompt
+            | tag
+            | {ORIGIN_VERSION: origin_version(version)}
+            | exact_time(version.created_at)
+        )
         version_tags += [_tag(model.name, k, v) | {"version": number} for k, v in own.items()]
         versions.append(_version_row(database, model.name, number, version, now))
     writer.upsert(
         {
-            "registered_models": (models, "keep"),
+            "registered_models": (models, "replace"),
             "registered_model_tags": (model_tags, "replace"),
             "model_versions": (versions, "replace"),
             "model_version_tags": (version_tags, "replace"),
@@ -64,13 +81,31 @@ def register(database: Database, writer: Writer, model: RegisteredModel) -> dict
     return {number: str(here) for number, here in numbers.items()}
 
 
+def _is_ours(database: Database, name: str) -> tuple[bool, bool]:
+    """Whether the registered model of that name was made by outgrow, and whether it is here."""
+    here = in_workspace(database, "registered_models", "$1")
+    rows = database.tuples(f"SELECT 1 FROM registered_models WHERE {here} AND name = $2", (WORKSPACE, name))
+    made = database.tuples(
+        f"SELECT 1 FROM registered_model_tags WHERE {here} AND name = $2 AND key = $3",
+        (WORKSPACE, name, MADE),
+    )
+    return bool(made), bool(rows)
+
+
+def exact_time(created: datetime | None) -> dict[str, str]:
+    """A tag with a creation time that MLflow's milliseconds cannot tell, or with none."""
+    if created is not None and created.microsecond % 1_000 == 0:
+        return {}
+    return {CREATED: created.isoformat() if created else ""}
+
+
 def _numbers(database: Database, model: RegisteredModel) -> dict[str, int]:
     """The source's version → its number here: the same where that is free."""
     here = list(_here(database, model.name))
     taken = {version.number for version in here}
     numbers: dict[str, int] = {}
     for version in model.versions:
-        same = [v.number for v in here if v.origin == _origin(version)]
+        same = [v.number for v in here if v.origin == origin_version(version)]
         wanted = int(version.version) if version.version.isdigit() else 0
         number = same[0] if same else wanted
         if not same and (number in taken or number < 1):
@@ -96,11 +131,6 @@ def _here(database: Database, name: str) -> Iterable[_Here]:
 
 def _origin_number(version: ModelVersion) -> str:
     return str(version.extra.get("outgrow", {}).get("origin_version", version.version))
-
-
-def _origin(version: ModelVersion) -> str:
-    """What tells two sources' versions of one number apart: where the version came from."""
-    return f"{version.run or version.artifact or version.source or ''}#{_origin_number(version)}"
 
 
 def _version_row(database: Database, name: str, number: int, version: ModelVersion, now: int) -> Row:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from ...errors import LocationError, OutgrowError, Rejected
 from ...locations import Location
-from ...model import Artifact, Experiment, Origin, RegisteredModel, Run
+from ...model import Artifact, EvaluationDataset, Experiment, Origin, RegisteredModel, Run, Trace
 from ..base import MARK_KEY, NATIVE_MARK, ORIGIN_KEY, Capabilities, Copy, RunWriter, Sink, Throughput
-from . import sql_assets, sql_registry, sql_store
+from . import extras, sql_assets, sql_registry, sql_store
 from .assets import NativeDataset
+from .connection import Connection
 from .place import artifact_root
 from .records import LABELS, PLATFORM, experiment_tags, labels_of
 from .sql_capabilities import FLUSH_POINTS, sql_capabilities
@@ -58,6 +59,7 @@ class SqlSink(Sink):
         self.database = Database(location, writable=True)
         self._capabilities = sql_capabilities(self.database.kind)
         self._writer = Writer(self.database)
+        self._connection: Connection | None = None
         self._stage = Stage()
         self._staging = threading.Lock()
         """Held for moments, while something is put on the stage or the stage is taken away."""
@@ -293,6 +295,22 @@ class SqlSink(Sink):
         self.flush()
         with self._writing:
             return sql_registry.register(self.database, self._writer, model)
+
+    def trace(self, trace: Trace, origin: Origin) -> str:
+        with self._writing:
+            return extras.write_trace(self._through_mlflow(), trace, origin)
+
+    def evaluation_dataset(self, dataset: EvaluationDataset) -> str:
+        with self._writing:
+            return extras.write_dataset(self._through_mlflow(), dataset)
+
+    def _through_mlflow(self) -> Connection:
+        """MLflow's own store, for what it keeps in forms of its own."""
+        self.prepare()
+        self.flush()
+        if self._connection is None:
+            self._connection = Connection(self.location, writable=True)
+        return self._connection
 
 
 def _possible_ids(origin: Origin) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ...errors import Vanished
 from ...locations import Location
-from ...model import Artifact, Experiment, File, RegisteredModel, Run
+from ...model import Artifact, EvaluationDataset, Experiment, File, RegisteredModel, Run, Trace
 from ..base import RunStats, Source, Throughput
-from . import sql_assets, sql_points, sql_runs
+from . import extras, sql_assets, sql_points, sql_runs
 from .artifacts import Files, files_at
+from .connection import Connection
 from .records import PLATFORM
 from .sql_database import Database
 from .sql_schema import check_schema
@@ -51,6 +52,7 @@ class SqlSource(Source):
             raise
         self._pages: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._stats: dict[str, RunStats] = {}
+        self._connection: Connection | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -158,3 +160,28 @@ class SqlSource(Source):
 
     def registry(self) -> Iterator[RegisteredModel]:
         return sql_assets.registered_models(self.database, self.workspace)
+
+    def traces(self, experiment: Experiment) -> Iterator[Trace]:
+        if not self._any("trace_info", "experiment_id = $1", int(experiment.id)):
+            return iter(())
+        return extras.read_traces(self._through_mlflow(), experiment)
+
+    def evaluation_datasets(self) -> Iterator[EvaluationDataset]:
+        if not self._any("evaluation_datasets", "dataset_id <> $1", ""):
+            return iter(())
+        return extras.read_datasets(self._through_mlflow())
+
+    def _any(self, table: str, condition: str, value: int | str) -> bool:
+        if not self.database.columns(table):
+            return False
+        return bool(self.database.tuples(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1", (value,)))
+
+    def _through_mlflow(self) -> Connection:
+        """MLflow's own store, for what it keeps in forms of its own. Raises `SchemaVersionError` where
+        the database is not of the installed MLflow.
+        """
+        with self._lock:
+            if self._connection is None:
+                self.database.use_plain()
+                self._connection = Connection(self.location, writable=False)
+            return self._connection
