@@ -41,17 +41,21 @@ _COMMON: dict[Concept, Hold] = {
     "references": Hold("remote assets"),
 }
 
+# The patterns `^(.*)$` of `comet_ml.schemas`; one bad metric name makes the uploader drop all metrics.
+_LINE = r"[^\n]"
+
 OFFLINE = Capabilities(
     holds=MappingProxyType(_COMMON | {"experiments": Hold("the project named in the zip")}),
-    metric_key=TextLimit(length=KEY_LENGTH, empty=False),
-    param_key=TextLimit(length=KEY_LENGTH, empty=False),
+    metric_key=TextLimit(length=KEY_LENGTH, allowed=_LINE, empty=False),
+    param_key=TextLimit(length=KEY_LENGTH, allowed=_LINE, empty=False),
     param_value=TextLimit(length=VALUE_LENGTH),
     # Five characters less than Comet takes: a key that is taken is kept as `tag:<key>`.
     tag_key=TextLimit(length=KEY_LENGTH - 5, empty=False),
     tag_value=TextLimit(length=VALUE_LENGTH),
-    label=TextLimit(length=KEY_LENGTH, empty=False),
+    label=TextLimit(length=KEY_LENGTH, allowed=_LINE, empty=False),
     run_name=TextLimit(length=VALUE_LENGTH, empty=False),
     experiment_name=TextLimit(length=KEY_LENGTH, empty=False),
+    file_path=TextLimit(allowed=_LINE),
     param_types=frozenset({"null", "bool", "int", "float", "str"}),
     int_bits=64,
     point_times="ms",

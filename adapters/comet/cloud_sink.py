@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +12,7 @@ from ...errors import Vanished
 from ...locations import Location
 from ...model import Artifact, ArtifactUse, Experiment, File, Origin, RegisteredModel, Run
 from ..base import NATIVE_MARK, ORIGIN_KEY, Capabilities, Copy, RunWriter, Sink, Throughput
-from .api import EXISTS, Api, Refused
+from .api import Api
 from .artifacts import Artifacts
 from .building import Builder
 from .capabilities import ONLINE
@@ -109,21 +108,6 @@ class CloudSink(Sink):
             writer.take_up_texts(self.remote.texts(key))
         return writer
 
-    def create(self, key: str) -> None:
-        """Make sure that the experiment exists, before an artifact version can belong to it."""
-        payload = {
-            "experimentKey": key,
-            "projectName": self.project.name,
-            "teamName": self.project.workspace,
-            "offline": True,
-            "local_timestamp": int(time.time() * 1000),
-        }
-        try:
-            self.api.clientlib("logger/add/run", payload)
-        except Refused as error:
-            if error.code != EXISTS:
-                raise
-
     def stage(self, staged: Staged) -> None:
         with self._lock:
             self._staged.append(staged)
@@ -165,7 +149,7 @@ class CloudWriter(ArchiveWriter):
     def artifact(
         self, artifact: Artifact, use: ArtifactUse, files: Iterable[tuple[File, BinaryIO | None]]
     ) -> str:
-        self._sink.create(self.run_id)
+        self._sink.remote.create(self.run_id, self._sink.project)
         return self._sink.artifacts.write(self.run_id, artifact, use, self.origin, files)
 
     def _stage(

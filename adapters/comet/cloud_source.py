@@ -17,7 +17,7 @@ from .api import Api
 from .artifacts import Artifacts
 from .assets import Asset, files_of, own
 from .location import Project
-from .records import PLATFORM, Native, run_of
+from .records import KEEPER, PLATFORM, Native, run_of
 from .registry import models_of
 from .remote import Remote, ahead
 
@@ -56,7 +56,7 @@ class CloudSource(Source):
                 return None
 
         for native in ahead(self.remote.pool, one, self.remote.listing(self.project)):
-            if native is not None:
+            if native is not None and KEEPER not in native.others:
                 native.uses = self._artifacts.uses(native.key)
                 yield run_of(native)
 

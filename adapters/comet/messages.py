@@ -14,6 +14,9 @@ from .environment import git_metadata, system_details
 from .points import Shape
 from .records import Native, native_param
 
+UNCATEGORIZED = "uncategorized"
+"""Comet's word for experiments without a project."""
+
 Line = tuple[str, str, int | None]
 """A line of console output: series key, text, milliseconds since 1970 UTC."""
 
@@ -60,8 +63,8 @@ def contents(archive: Archive) -> Contents:
 
 
 def project_id(meta: Meta) -> str:
-    """Canonical id of an archive's project. Comet files runs without one as uncategorized."""
-    project = meta.project or "uncategorized"
+    """Canonical id of an archive's project."""
+    project = meta.project or UNCATEGORIZED
     return f"{meta.workspace}/{project}" if meta.workspace else project
 
 

@@ -11,6 +11,7 @@ A user's tag whose key is taken by Comet or by us is kept as `tag:<key>`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -40,6 +41,8 @@ PLATFORM = "comet"
 NAME = "Name"
 """The other that holds an experiment's name (`comet_ml.Experiment.set_name`)."""
 ESCAPED = "tag:"
+KEEPER = "outgrow.registry"
+"""Other of an experiment of ours that is no run: it keeps registered models that belong to none."""
 NESTED = "hasNestedParams"
 BOOKKEEPING = frozenset({"offline_experiment", NESTED})
 """Others that the SDK writes for itself; kept in `Run.extra`."""
@@ -120,17 +123,21 @@ def hints(params: Mapping[str, Value]) -> dict[str, list[str]]:
     return found
 
 
-def typed(params: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> dict[str, Value]:
-    """Params with the types that `hints` kept; others as they are."""
-    result = dict(params)
-    for key in known.get("null", ()):
-        result[key] = None
+def typed(
+    params: Mapping[str, Any], known: Mapping[str, Sequence[str]], *, guess: bool = False
+) -> dict[str, Value]:
+    """Params with the types that `hints` kept. `guess`: others are text, as the server gives them."""
+    result: dict[str, Value] = {
+        k: guessed(v) if guess and isinstance(v, str) else v for k, v in params.items()
+    }
+    result |= dict.fromkeys(known.get("null", ()))
     for key in known.get("str", ()):
         if key in params:
             result[key] = params[key] if isinstance(params[key], str) else text_of(params[key])
     for key in known.get("float", ()):
         if key in params:
-            result[key] = float(params[key])
+            with contextlib.suppress(ValueError, TypeError):  # edited on the platform
+                result[key] = float(params[key])
     return result
 
 
@@ -242,6 +249,8 @@ class Native:
     experiment: str
     """Canonical id of the project."""
     params: dict[str, Any] = field(default_factory=dict)
+    texts_only: bool = False
+    """Params came as text, whatever they were."""
     others: dict[str, Any] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     summary: dict[str, Value] = field(default_factory=dict)
@@ -279,7 +288,7 @@ def run_of(native: Native) -> Run:
     return Run(
         id=native.key,
         experiment=native.experiment,
-        name=_text(others.get(NAME)),
+        name=None if others.get(NAME) is None else str(others[NAME]),
         status=status,
         native_status=word,
         exit_code=_number(others, "exit_code", int),
@@ -288,15 +297,19 @@ def run_of(native: Native) -> Run:
         ended_at=_time(others, "ended_at", None if native.running else at(native.end)),
         duration=_number(others, "duration", float),
         deleted=native.archived or f"{RESERVED}deleted" in others,
-        user=joined(others, f"{RESERVED}user") or _text(native.system.get("user")),
+        user=_first(joined(others, f"{RESERVED}user"), None if origin else _text(native.system.get("user"))),
         parent=joined(others, f"{RESERVED}parent"),
         group=joined(others, f"{RESERVED}group"),
         job_type=joined(others, f"{RESERVED}job_type"),
-        sweep=joined(others, f"{RESERVED}sweep") or _text(native.extra.get("optimization")),
+        sweep=_first(joined(others, f"{RESERVED}sweep"), _text(native.extra.get("optimization"))),
         description=joined(others, f"{RESERVED}description"),
         tags=tags,
         labels=native.labels,
-        params=typed(params, _json_of(others, f"{RESERVED}types", dict[str, list[str]]) or {}),
+        params=typed(
+            params,
+            _json_of(others, f"{RESERVED}types", dict[str, list[str]]) or {},
+            guess=native.texts_only,
+        ),
         summary=native.summary,
         datasets=_json_of(others, f"{RESERVED}datasets", list[DatasetUse]) or [],
         artifacts=_json_of(others, f"{RESERVED}artifacts", list[ArtifactUse]) or native.uses,
@@ -320,6 +333,10 @@ def _status(native: Native, others: Mapping[str, Any]) -> tuple[Status, str]:
     if kept in Status.__members__.values() and not native.running:
         return Status(str(kept)), word
     return {"running": Status.RUNNING, "crashed": Status.FAILED}.get(word, Status.FINISHED), word
+
+
+def _first(kept: str | None, native: str | None) -> str | None:
+    return native if kept is None else kept
 
 
 def _text(value: object) -> str | None:

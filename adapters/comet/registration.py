@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-from ...errors import Rejected
-from ...model import File, ModelVersion, RegisteredModel
+from ...model import File, ModelVersion, RegisteredModel, to_json
 from .api import Refused
 from .artifacts import Artifacts, send_asset, spooled
 from .assets import REGISTERED, Asset, asset_of, files_of, own
+from .keys import experiment_key
 from .location import Project
+from .records import KEEPER, NAME
 from .registry import (
+    NO_VERSION,
     SOURCE_VERSION,
     experiment_model,
     metadata_for,
@@ -49,6 +52,9 @@ class Registration:
             self._create(model, version, number, source)
             taken.add(number)
             numbers[source] = number
+        if not model.versions and not there:
+            # Comet knows no model without a version: a hidden one stands in.
+            self._create(model, ModelVersion(model=model.name, version="0.0.0"), "0.0.0", NO_VERSION)
         return numbers
 
     def _there(self, name: str) -> dict[str, str]:
@@ -77,18 +83,28 @@ class Registration:
         return f"{newest + 1}.0.0"
 
     def _create(self, model: RegisteredModel, version: ModelVersion, number: str, source: str) -> None:
-        if version.run is None:
-            raise Rejected(
-                f"version {version.version} of {model.name!r} belongs to no run, and Comet registers models of runs",
-                hint="log it to a run in the source, or leave it behind",
-            )
+        key = version.run or self._keeper(model)
         name = experiment_model(version, model.name)
-        self._make_model(version.run, version, name)
-        made = self.api.post("write/registry-model/item/create", payload_of(model, version, name, number))
+        self._make_model(key, version, name)
+        made = self.api.post(
+            "write/registry-model/item/create", payload_of(model, version, key, name, number)
+        )
         entries = metadata_for(model, version, source)
         self.api.post(
             f"write/registry-model/item/{made['registryModelItemId']}/metadata", {"metadata": entries}
         )
+
+    def _keeper(self, model: RegisteredModel) -> str:
+        """An experiment for versions that belong to no run, which Comet does not know; sources hide it."""
+        key = experiment_key(f"registry:{model.name}", self.project.id)
+        if self.remote.metadata(key) is None:
+            self.remote.create(key, self.project)
+            others = {KEEPER: model.name, NAME: f"registered model {model.name}"}
+            for name, value in others.items():
+                self.api.post(
+                    "write/experiment/log-other", {"experimentKey": key, "key": name, "value": value}
+                )
+        return key
 
     def _make_model(self, key: str, version: ModelVersion, name: str) -> None:
         """Copy the version's files to the experiment's model of that name, but for those that are there."""
@@ -106,10 +122,10 @@ class Registration:
                 send_asset(self.remote, key, asset, data)
             there.add(path)
         if not there:
-            raise Rejected(
-                f"version {version.version} of {version.model!r} has no files, and Comet registers files",
-                hint="copy the run's files first",
-            )
+            # Comet registers nothing without a file: the record of the version stands in for it.
+            text = io.BytesIO(to_json(version).encode())
+            asset = asset_of(File(path=f"{_PREFIX}{name}/version.json", metadata={REGISTERED: True}), key)
+            send_asset(self.remote, key, asset, text)
 
     def _files(self, key: str, assets: list[Asset], version: ModelVersion) -> Iterator[tuple[str, BinaryIO]]:
         folder = f"{version.path.rstrip('/')}/" if version.path else ""

@@ -22,6 +22,8 @@ _THREE = re.compile(r"\d+\.\d+\.\d+")
 _FOLDER = "models/"
 OWN_VERSION, OWN_MODEL = "outgrow.version", "outgrow.model"
 SOURCE_VERSION = "outgrow.source_version"
+NO_VERSION = "none"
+"""`SOURCE_VERSION` of a version that only stands in for a model without one."""
 
 
 def semantic(version: str) -> str:
@@ -77,7 +79,11 @@ def models_of(remote: Remote, workspace: str) -> Iterator[RegisteredModel]:
         details = remote.api.get("registry-model/details", workspaceName=workspace, modelName=name)
         items = sorted(details.get("versions") or (), key=lambda item: ordered(str(item["version"])))
         kept = [metadata_of(remote, item) for item in items]
-        versions = [_version(name, item, own) for item, own in zip(items, kept, strict=True)]
+        versions = [
+            _version(name, item, own)
+            for item, own in zip(items, kept, strict=True)
+            if own.get(SOURCE_VERSION) != NO_VERSION
+        ]
         model = RegisteredModel(
             name=name,
             description=details.get("description") or None,
@@ -116,7 +122,7 @@ def _version(model: str, item: Mapping[str, Any], metadata: dict[str, Any]) -> M
     )
     if own is None:
         return version
-    return replace(own, model=model, version=version.version, run=version.run)
+    return replace(own, model=model, version=version.version, run=own.run and version.run)
 
 
 def _read(text: object, kind: type[Any]) -> Any:
@@ -135,10 +141,12 @@ def experiment_model(version: ModelVersion, model: str) -> str:
     return f"{model}-{version.version}"
 
 
-def payload_of(model: RegisteredModel, version: ModelVersion, name: str, number: str) -> dict[str, Any]:
+def payload_of(
+    model: RegisteredModel, version: ModelVersion, key: str, name: str, number: str
+) -> dict[str, Any]:
     """What `write/registry-model/item/create` takes."""
     return {
-        "experimentKey": version.run,
+        "experimentKey": key,
         "experimentModelName": name,
         "registryModelName": model.name,
         "registryModelDescription": model.description,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +14,11 @@ import pyarrow as pa
 from ...errors import Corrupt, Vanished
 from . import points as metric
 from . import texts
-from .api import Api, Refused
+from .api import EXISTS, Api, Refused
 from .assets import TEXTS, Asset, metadata_of
 from .location import Project
 from .messages import Line
-from .records import Native, guessed
+from .records import Native
 
 PAGE = 500
 """Experiments listed at a time."""
@@ -88,6 +89,21 @@ class Remote:
             return None
         return found or None
 
+    def create(self, key: str, project: Project) -> None:
+        """Make sure that the experiment exists, for what must belong to one before it is uploaded."""
+        payload = {
+            "experimentKey": key,
+            "projectName": project.name,
+            "teamName": project.workspace,
+            "offline": True,
+            "local_timestamp": int(time.time() * 1000),
+        }
+        try:
+            self.api.clientlib("logger/add/run", payload)
+        except Refused as error:
+            if error.code != EXISTS:
+                raise
+
     # --- one experiment -------------------------------------------------------------------------
 
     def values(self, endpoint: str, key: str) -> dict[str, Any]:
@@ -112,10 +128,8 @@ class Remote:
         native = Native(
             key=key,
             experiment=f"{workspace}/{project}",
-            params={
-                k: guessed(v) if isinstance(v, str) else v
-                for k, v in self.values("experiment/parameters", key).items()
-            },
+            params=self.values("experiment/parameters", key),
+            texts_only=True,
             others=self.others(key),
             labels=[str(tag) for tag in self._get("experiment/tags", key).get("tags") or ()],
             summary={k: _number(v) for k, v in self.summary(key).items()},

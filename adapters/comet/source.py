@@ -20,7 +20,7 @@ from . import points as metric
 from . import texts
 from .archives import Archive
 from .assets import Asset, files_of, own
-from .messages import Contents, contents, project_id
+from .messages import UNCATEGORIZED, Contents, contents, project_id
 from .records import PLATFORM, run_of
 from .registry import from_messages
 
@@ -47,6 +47,7 @@ class ArchiveSource(Source):
         self._cache: OrderedDict[Path, tuple[tuple[int, int], Contents]] = OrderedDict()
         self._index: dict[str, list[Path]] | None = None
         self._projects: dict[str, list[str]] = {}
+        self._names: dict[str, tuple[str | None, str]] = {}
         self._problems: list[str] = []
 
     # --- the directory ------------------------------------------------------------------------
@@ -64,7 +65,9 @@ class ArchiveSource(Source):
                         self._problems.append(error.message)
                         continue
                     found.setdefault(meta.key, []).append((meta.start or 0, path))
-                    keys = self._projects.setdefault(project_id(meta), [])
+                    project = project_id(meta)
+                    self._names.setdefault(project, (meta.workspace, meta.project or UNCATEGORIZED))
+                    keys = self._projects.setdefault(project, [])
                     if meta.key not in keys:
                         keys.append(meta.key)
                 self._index = {key: [path for _, path in sorted(parts)] for key, parts in found.items()}
@@ -98,8 +101,7 @@ class ArchiveSource(Source):
 
     def experiments(self) -> Iterator[Experiment]:
         self._keys()
-        for project in self._projects:
-            workspace, _, name = project.rpartition("/")
+        for project, (workspace, name) in self._names.items():
             extra: Extra = {PLATFORM: {"workspace": workspace}} if workspace else {}
             yield Experiment(id=project, name=name, extra=extra)
 

@@ -1,0 +1,47 @@
+"""The contract suite against a project on a Comet server: the emulator, and the vendor's uploader."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from comet_server import running
+from emulators.comet import CometServer
+from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+
+
+class ProjectPlace(Place):
+    def __init__(self, server: CometServer, workspace: str) -> None:
+        self.server = server
+        self.location = f"comet:{workspace}/project"
+
+    def state(self) -> Any:
+        with self.server.state.lock:
+            held = self.server.state
+            return copy.deepcopy((held.experiments, held.artifacts, held.models, held.bytes))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[CometServer]:
+    with running() as found:
+        yield found
+
+
+@pytest.fixture
+def place(server: CometServer, request: pytest.FixtureRequest) -> Place:
+    server.reset()
+    return ProjectPlace(server, "contract")
+
+
+class TestCometProjectWriting(WritingContract):
+    pass
+
+
+class TestCometProjectLimits(LimitsContract):
+    pass
+
+
+class TestCometProjectReading(ReadingContract):
+    pass
