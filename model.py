@@ -351,7 +351,7 @@ def to_builtins(record: Any) -> Any:
     """A record as JSON-able data. Times are ISO 8601 text.
 
     Among params and metadata, where text is text, a time is tagged (`{"$time": …}`); non-finite
-    floats are tagged everywhere (`{"$float": "nan"}`).
+    floats and integers beyond 64 bits are tagged everywhere (`{"$float": "nan"}`, `{"$int": …}`).
     """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
@@ -365,6 +365,8 @@ def to_builtins(record: Any) -> Any:
         return {"$map": plain} if _looks_tagged(plain) else plain
     if isinstance(record, list | tuple):
         return [to_builtins(v) for v in record]
+    if isinstance(record, int) and not -(2**63) <= record < 2**63:
+        return {"$int": str(record)}  # most readers of JSON would round it
     return record
 
 
@@ -384,6 +386,8 @@ def _from_builtins(data: Any) -> Any:
                 return datetime.fromisoformat(value)
             if tag == "$float":
                 return float(value)
+            if tag == "$int":
+                return int(value)
             if tag == "$map":
                 return {k: _from_builtins(v) for k, v in value.items()}
         return {k: _from_builtins(v) for k, v in data.items()}
