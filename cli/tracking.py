@@ -47,7 +47,22 @@ required_tags = ["project", "owner", "intent"]
 # required_artifacts = ["seed"]
 
 [retention]
-# promotion_window_days = 90
+# What `outgrow retain` may propose for deletion; it never deletes.
+# promotion_window_days = 90     # a run that ended later keeps everything
+# keep_last = 10                 # newest runs of each experiment that keep everything
+# keep_best = 3                  # best runs of each sweep by `metric` that keep everything
+# metric = "eval/accuracy"
+# mode = "max"                   # or "min"
+# metadata_after_days = 1000     # older runs lose their record too; without it never
+
+[advise]
+# Above these an embedded MLflow is usually outgrown (`outgrow advise`).
+# engineers = 3
+# runs_per_quarter = 500
+# active_experiments = 30
+# list_seconds = 1.0
+# curve_seconds = 1.0
+# growth = 2.0
 """
 
 

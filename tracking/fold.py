@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Union
 
 from ..errors import SchemaVersionError
-from ..model import Artifact, DatasetUse, File, Run, Status, Value, from_builtins
+from ..model import Artifact, DatasetUse, Environment, File, Run, Status, Value, from_builtins
 from .records import (
     JOURNAL_FORMAT,
     Change,
@@ -222,6 +222,7 @@ class Fold:
 
 def _changed(run: Run, body: dict[str, Any]) -> Run:
     changes = dict(body)
-    if (seeds := changes.pop("seeds", None)) is not None and run.environment is not None:
-        run = replace(run, environment=replace(run.environment, seeds=run.environment.seeds | seeds))
+    if (seeds := changes.pop("seeds", None)) is not None:
+        known = run.environment or Environment()
+        run = replace(run, environment=replace(known, seeds=known.seeds | seeds))
     return replace(run, **changes)
