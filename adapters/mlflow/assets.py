@@ -24,7 +24,7 @@ from ...model import (
     to_builtins,
 )
 from ..base import RESERVED
-from .records import CONTEXT, PLATFORM, native_tags, split_tags, time_of, user_tags
+from .records import CONTEXT, PLATFORM, ms_of, native_tags, split_tags, time_of, user_tags
 from .structured import joined, pieces
 
 FACTS = "outgrow.facts"
@@ -32,6 +32,8 @@ ALIASES = "outgrow.aliases"
 """Aliases that MLflow reserves or refuses, as a JSON list."""
 ORIGIN_ID = "outgrow.origin"
 """Logged model: id of the artifact that it is a copy of."""
+METRICS = "outgrow.metrics."
+"""Logged model: prefix of the tags `outgrow.metrics.<run id>`, see `metrics_tag`."""
 ORIGIN_VERSION = "outgrow.origin_version"
 """Model version: `<its origin>#<version there>`."""
 SOURCE = "outgrow.source"
@@ -218,7 +220,7 @@ def artifact_record(
         created_by=run or None,
         created_at=time_of(created_ms),
         modified_at=time_of(modified_ms),
-        metrics=list(metrics),
+        metrics=[*metrics, *_kept_metrics(tags)],
     )
 
 
@@ -258,6 +260,36 @@ def native_model(artifact: Artifact, origin_id: str | None = None) -> NativeMode
     if origin_id is not None:
         tags[ORIGIN_ID] = origin_id
     return replace(native, tags=tags)
+
+
+Point = tuple[int, int, str]
+
+
+def point(time_ms: int, step: int, value: float) -> Point:
+    """A point as something that compares, NaN included."""
+    return time_ms, step, repr(value)
+
+
+def point_of(metric: LinkedMetric) -> Point | None:
+    """The point of the run that a model's metric is; None where MLflow's milliseconds cannot be it."""
+    ms = ms_of(metric.time)
+    return None if ms is None or time_of(ms) != metric.time else point(ms, metric.step, metric.value)
+
+
+def metrics_tag(run_id: str, metrics: Sequence[LinkedMetric]) -> dict[str, str]:
+    """A run's metrics of a model that are no points of the run."""
+    return {f"{METRICS}{run_id}": json.dumps(to_builtins(list(metrics)), ensure_ascii=False)}
+
+
+def _kept_metrics(tags: Mapping[str, str | None]) -> list[LinkedMetric]:
+    kept: list[LinkedMetric] = []
+    for key, text in tags.items():
+        if key.startswith(METRICS):
+            try:
+                kept += [from_builtins(metric, LinkedMetric) for metric in json.loads(text or "[]")]
+            except (ValueError, TypeError):
+                continue  # edited by hand: no longer ours to read
+    return kept
 
 
 # --- registry -----------------------------------------------------------------------------------

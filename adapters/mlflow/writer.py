@@ -133,6 +133,9 @@ class ClientWriter(RunWriter):
                 self._put(place, file.path, stream)
             self._drain()
             self._finalize(model.model_id, artifact)
+        else:
+            for _ in files:  # here already; who gives them keeps account of their names
+                pass
         self._link(model.model_id, use)
         self._linked_metrics(model.model_id, artifact.metrics)
         return str(model.model_id)
@@ -177,27 +180,41 @@ class ClientWriter(RunWriter):
                 self.tracking.log_outputs(self.run_id, [LoggedModelOutput(model_id, use.step or 0)])
 
     def _linked_metrics(self, model_id: str, metrics: Sequence[LinkedMetric]) -> None:
-        """The model's metrics that this run measured; MLflow logs them to both at once."""
-        from mlflow.entities import Metric
+        """The model's metrics that this run measured; those of other runs come with them.
 
-        start = records.ms_of(self.run.started_at) or 0
-        native = [
+        MLflow logs one to the run, too. So only one that is a point of the run anyway is logged;
+        another is kept as a tag of the model.
+        """
+        from mlflow.entities import LoggedModelTag, Metric
+
+        own = [m for m in metrics if m.run == self.run_id]
+        points = {key: self._points_of(key) for key in {m.key for m in own}}
+        native = [m for m in own if assets.point_of(m) in points[m.key]]
+        rest = [m for m in own if assets.point_of(m) not in points[m.key]]
+        entities_ = [
             Metric(
                 m.key,
                 m.value,
-                start if m.time is None else records.ms_of(m.time),
+                records.ms_of(m.time),
                 m.step,
                 model_id=model_id,
                 dataset_name=m.dataset,
                 dataset_digest=m.digest,
                 run_id=self.run_id,
             )
-            for m in metrics
-            if m.run == self.run_id  # the others come with the runs that measured them
+            for m in native
         ]
-        for some in _chunks(native, 500):
-            with self.connection.calling(f"could not write metrics of the logged model {model_id}"):
+        with self.connection.calling(f"could not write metrics of the logged model {model_id}"):
+            for some in _chunks(entities_, 500):
                 self.tracking.log_batch(self.run_id, some, [], [])
+            if rest:
+                tags = assets.metrics_tag(self.run_id, rest)
+                self.tracking.set_logged_model_tags(model_id, [LoggedModelTag(k, v) for k, v in tags.items()])
+
+    def _points_of(self, key: str) -> set[assets.Point]:
+        with self.connection.calling(f"could not read {key!r} of run {self.run_id}"):
+            history = self.tracking.get_metric_history(self.run_id, key)
+        return {assets.point(m.timestamp, m.step, records.metric_value(m.value)) for m in history}
 
     # --- the end ----------------------------------------------------------------------------------
 
