@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("answers", "Which runs could be reproduced or redeployed, and what the others lack."),
     "retain": ("answers", "What may be deleted, by policy. Deletes nothing without --apply HASH."),
     "advise": ("answers", "Is it time to move to another platform?"),
+    "report": ("answers", "One self-contained HTML page about a location or a copy."),
     "card": ("cards", "Write model cards and dataset cards from tracked facts."),
 }
 

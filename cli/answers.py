@@ -7,6 +7,7 @@ import dataclasses
 import io
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -427,3 +428,28 @@ def advise(location: str, needs: tuple[str, ...], as_json: bool) -> None:
     if result.candidates and result.verdict != "stay":
         click.echo(f"\ncandidates: {', '.join(result.candidates)}")
     click.echo(f"next: {result.command}")
+
+
+@click.command(short_help="One self-contained HTML page about a location or a copy.")
+@click.argument("location", metavar="LOCATION|LEDGER")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), show_default=True
+)
+@click.option("--metric", metavar="KEY", help="What the sweep and the curves are chosen by.")
+@click.option("--deep", is_flag=True, help="For a ledger: check every point and file.")
+@_where
+def report(location: str, out: Path, metric: str | None, deep: bool, where: str | None) -> None:
+    """Write a page that opens anywhere, without a network."""
+    ledger = Path(location)
+    if ledger.is_file():
+        from ..migrate.page import report as ledger_report
+
+        html = ledger_report(ledger, deep=deep)
+    else:
+        from ..insight.page import report as location_report
+
+        html = location_report(location, metric=metric, where=where, policy=configuration.read().policy)
+    part = out.with_name(out.name + ".part")
+    part.write_text(html, "utf-8")
+    part.replace(out)
+    click.echo(str(out))
