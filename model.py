@@ -408,8 +408,8 @@ def to_json(record: Any) -> str:
 
 def from_json(text: str | bytes, kind: type[R]) -> R:
     """The inverse of `to_json`. Raises `ValueError` (`msgspec.ValidationError` is one)."""
-    mark = '"$' if isinstance(text, str) else b'"$'
-    if mark not in text:  # nothing is tagged: the typed decoder is ten times as fast
+    tagged = '"$' in text if isinstance(text, str) else b'"$' in text
+    if not tagged:  # the typed decoder is ten times as fast
         return msgspec.json.decode(text, type=kind)
     return from_builtins(json.loads(text), kind)
 
