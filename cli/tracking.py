@@ -14,8 +14,7 @@ from .. import config as configuration
 from ..errors import ConfigError
 
 STARTING_FILE = """\
-# outgrow: live logging, policy and retention. Every setting is here; those commented out show
-# their default or an example. Credentials never stand here: they come from each platform's own
+# outgrow. Every setting is here; those commented out show their default or an example. Credentials never stand here: they come from each platform's own
 # place (environment variables, netrc, login files).
 
 [tracking]
@@ -63,6 +62,15 @@ required_tags = ["project", "owner", "intent"]
 # list_seconds = 1.0
 # curve_seconds = 1.0
 # growth = 2.0
+# needs = ["audit-trail"]        # what the team needs beyond it
+
+[cards]
+# What model and dataset cards say beyond the tracked facts (`outgrow card`).
+# front = { license = "apache-2.0" }
+# show = ["urls"]                # private facts that may be published: user, host, paths, urls
+# templates = "cards"            # folder of templates that go before the built-in ones
+# sections = { "Contact" = "ml@example.org" }
+# required = ["license"]         # what `outgrow card --check` demands
 """
 
 

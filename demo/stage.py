@@ -69,7 +69,8 @@ class Stage:
         """Ours, without settings that would lead the demo elsewhere."""
         private = ("OUTGROW_", "MLFLOW_", "WANDB_", "COMET_", "NEPTUNE_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(private)}
-        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "PYTHONUNBUFFERED": "1"}
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        quiet |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         # Without its job queue an MLflow server is 2 processes instead of 15.
         return kept | quiet | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from outgrow import config as configuration
 from outgrow.cli import main
 from outgrow.cli.tracking import STARTING_FILE
-from outgrow.config import Advise, Config, Override, Policy, Retention, Tracking
+from outgrow.config import Advise, Cards, Config, Override, Policy, Retention, Tracking
 from outgrow.errors import ConfigError, PolicyViolation
 from outgrow.policy import check_finish, check_start
 from outgrow.tracking.start import start_run
@@ -87,7 +87,7 @@ def test_init_writes_every_setting(tmp_path: Path) -> None:
     assert configuration.read().tracking.to == ["mlflow:sqlite:///mlflow.db"]
     assert runner.invoke(main, ["init"]).exit_code == 2
     assert runner.invoke(main, ["init", "--show"]).stdout == written == STARTING_FILE
-    for table in (Tracking, Policy, Retention, Advise):
+    for table in (Tracking, Policy, Retention, Advise, Cards):
         for setting in dataclasses.fields(table):
             if setting.name != "override":
                 assert f"{setting.name} =" in written
