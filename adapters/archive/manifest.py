@@ -124,20 +124,24 @@ def check_root(storage: Storage) -> None:
     check_version(body, where)
 
 
+def check_target(storage: Storage) -> bool:
+    """Whether there is an archive already. Raises `LocationError` where something else lives."""
+    if not storage.exists(ROOT_FILE):
+        if storage.empty():
+            return False
+        if not storage.exists(ROOT_FILE):  # else another writer was quicker
+            raise LocationError(
+                f"{storage.url} is not empty and not an archive", hint="name an empty or a new directory"
+            )
+    check_root(storage)
+    return True
+
+
 def ensure_root(storage: Storage) -> None:
-    """Make an empty place an archive. Raises `LocationError` where something else lives."""
-    if storage.exists(ROOT_FILE):
-        check_root(storage)
-        return
-    if storage.empty():
+    """Make an empty place an archive. Raises as `check_target`."""
+    if not check_target(storage):
         body = {"format": FORMAT, "version": VERSION, "written_by": f"outgrow {__version__}"}
         storage.put_bytes(ROOT_FILE, json.dumps(body | {"created_at": now()}, indent=1).encode())
-    elif storage.exists(ROOT_FILE):  # another writer was quicker
-        check_root(storage)
-    else:
-        raise LocationError(
-            f"{storage.url} is not empty and not an archive", hint="name an empty or a new directory"
-        )
 
 
 class Segments:

@@ -30,7 +30,7 @@ from . import records
 from .bulk import BulkFile
 from .capabilities import CAPABILITIES
 from .index import Index
-from .manifest import FOLDER, ROOT_FILE, Part, Segment, check_root, dump, ensure_root, new_name, now
+from .manifest import FOLDER, Part, Segment, check_target, dump, ensure_root, new_name, now
 from .registry import merge
 from .source import blob_name
 from .storage import storage, writing
@@ -38,8 +38,11 @@ from .tables import BULK_TABLES, RECORD_TABLES, Row, sha256_of, table_of, write_
 from .writer import ArchiveWriter, Finished
 
 _BLOCK = 2**20
+SMALL_FILE = 16_384
+"""Bytes up to which a file lies in the table `small_files`, with many others."""
 _AUTO_FLUSH_RUNS = 2_000
-"""Finished runs after which a flush happens by itself, to bound memory."""
+_AUTO_FLUSH_BYTES = 64 * 2**20
+"""Finished runs, and bytes of small files, after which a flush happens by itself, to bound memory."""
 _STALE_SECONDS = 1.0
 
 
@@ -54,6 +57,8 @@ class _Pending:
     versions: dict[tuple[str, str, str], ModelVersion] = field(default_factory=dict)
     traces: dict[str, tuple[Trace, str]] = field(default_factory=dict)
     datasets: dict[str, EvaluationDataset] = field(default_factory=dict)
+    small_files: dict[str, bytes] = field(default_factory=dict)
+    small_bytes: int = 0
     shared: dict[str, BulkFile] = field(default_factory=dict)
     own: list[BulkFile] = field(default_factory=list)
     name: str = ""
@@ -81,6 +86,7 @@ class _Pending:
         for artifact_id, (artifact, files) in self.artifacts.items():
             rows["artifacts"].append(records.artifact_row(artifact, files))
             rows["artifact_files"] += [records.artifact_file_row(artifact_id, file) for file in files]
+        rows["small_files"] = [(sha256, len(data), data) for sha256, data in self.small_files.items()]
         rows["models"] = [records.model_row(model) for model in self.models.values()]
         rows["model_versions"] = [
             records.model_version_row(kind, version) for (kind, _, _), version in self.versions.items()
@@ -103,8 +109,7 @@ class ArchiveSink(Sink):
         self._storage = storage(location)
         self._storage.on_dead = self._remove_orphans
         self.where = self._storage.url
-        if self._storage.exists(ROOT_FILE):
-            check_root(self._storage)
+        check_target(self._storage)
         self._index = Index(self._storage)
         self._refreshed_at = 0.0
         self._rooted = False
@@ -180,24 +185,39 @@ class ArchiveSink(Sink):
         checked(file.path)
         if stream is None:
             return file
+        start = read_fully(stream, SMALL_FILE + 1)
+        if len(start) <= SMALL_FILE:
+            digest, size = hashlib.sha256(start).hexdigest(), len(start)
+            _check_digest(file, digest)
+            self._stage_small(digest, start)
+        else:
+            digest, size = self._keep_big(file, start, stream)
+        return replace(file, size=size, sha256=digest)
+
+    def _stage_small(self, digest: str, data: bytes) -> None:
+        with self._lock:
+            if digest not in self._blobs and digest not in self._fresh().small_files():
+                self._pending.small_files[digest] = data
+                self._pending.small_bytes += len(data)
+            self._blobs.add(digest)
+
+    def _keep_big(self, file: File, start: bytes, stream: BinaryIO) -> tuple[str, int]:
         local = self._storage.scratch() / uuid.uuid4().hex
         sha, size = hashlib.sha256(), 0
         try:
             with writing(self.where), local.open("wb") as out:
-                while block := stream.read(_BLOCK):
+                block = start
+                while block:
                     sha.update(block)
                     out.write(block)
                     size += len(block)
+                    block = stream.read(_BLOCK)
             digest = sha.hexdigest()
-            if file.sha256 is not None and file.sha256 != digest:
-                raise Corrupt(
-                    f"the bytes of {file.path!r} have SHA-256 {digest}, not the {file.sha256} they should have",
-                    hint="copy the run again; if it stays, the file is damaged in the source",
-                )
+            _check_digest(file, digest)
             self._put_blob(digest, size, local)
         finally:
             local.unlink(missing_ok=True)
-        return replace(file, size=size, sha256=digest)
+        return digest, size
 
     def _put_blob(self, digest: str, size: int, local: Path) -> None:
         if digest in self._blobs:
@@ -227,7 +247,9 @@ class ArchiveSink(Sink):
         with self._lock:
             done = place(self._pending.shared)
             self._pending.runs[done.run.id] = done
-            full = len(self._pending.runs) >= _AUTO_FLUSH_RUNS
+            full = (
+                len(self._pending.runs) >= _AUTO_FLUSH_RUNS or self._pending.small_bytes > _AUTO_FLUSH_BYTES
+            )
         if full:
             self.flush()
 
@@ -293,6 +315,7 @@ class ArchiveSink(Sink):
                 local = self.scratch() / uuid.uuid4().hex
                 write_table(table_of(table, rows, pending.name), local, self.where)
                 self._put_table(pending, table, path, len(rows), local)
+        self._storage.settle()
         segment = Segment(
             pending.name, list(pending.parts.values()), after=index.segments.heads(), created_at=now()
         )
@@ -317,3 +340,20 @@ class ArchiveSink(Sink):
             self.flush()
         finally:
             self._storage.close()
+
+
+def read_fully(stream: BinaryIO, size: int) -> bytes:
+    """`size` bytes, or all that there are."""
+    blocks = []
+    while size and (block := stream.read(size)):
+        blocks.append(block)
+        size -= len(block)
+    return b"".join(blocks)
+
+
+def _check_digest(file: File, digest: str) -> None:
+    if file.sha256 is not None and file.sha256 != digest:
+        raise Corrupt(
+            f"the bytes of {file.path!r} have SHA-256 {digest}, not the {file.sha256} they should have",
+            hint="copy the run again; if it stays, the file is damaged in the source",
+        )

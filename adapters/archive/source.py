@@ -129,6 +129,8 @@ class ArchiveSource(Source):
     def open(self, run: Run, file: File) -> BinaryIO:
         if file.sha256 is None:
             raise Vanished(f"file {file.path!r} of run {run.id!r} is only a reference to {file.reference}")
+        if (place := self._index.small_files().get(file.sha256)) is not None:
+            return io.BytesIO(self._index.cell(place, "data"))
         name = blob_name(file.sha256)
         where = f"{self._storage.url}/{name}"
         try:

@@ -18,6 +18,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +36,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SCRATCH = ".writing"
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
 _CACHED_FILES = 8
+_SYNC_THREADS = 8
+_IN_ARROW = {"s3", "gs", "gcs"}
+"""Object stores that pyarrow reaches by itself, where fsspec's own package is not installed."""
+
+
+_DENIED = ("ACCESS_DENIED", "AccessDenied", "Forbidden", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 
 
 @contextlib.contextmanager
@@ -44,18 +51,32 @@ def writing(where: str) -> Iterator[None]:
         yield
     except OutgrowError:
         raise
-    except PermissionError as error:
-        raise CredentialsError(
-            f"not allowed to write to {where}: {error}", hint="check the directory's or the bucket's rights"
-        ) from error
     except OSError as error:
-        if error.errno in _FULL or "No space left" in str(error):
-            raise TargetFull(
-                f"no room left in {where}: {error}", hint="make room, then repeat the same command"
-            ) from error
-        raise Unavailable(
-            f"writing to {where} failed: {error}", hint="repeat the command: what is complete is kept"
-        ) from error
+        raise _typed(error, where, "writing to") from error
+
+
+@contextlib.contextmanager
+def reading(where: str) -> Iterator[None]:
+    """The same for reading; `FileNotFoundError` stays, the caller knows what it means."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, OutgrowError):
+        raise
+    except OSError as error:
+        raise _typed(error, where, "reading") from error
+
+
+def _typed(error: OSError, where: str, doing: str) -> OutgrowError:
+    text = str(error)
+    if isinstance(error, PermissionError) or any(word in text for word in _DENIED):
+        return CredentialsError(
+            f"{doing} {where} is not allowed: {text}", hint="check the credentials and the rights"
+        )
+    if "NO_SUCH_BUCKET" in text or "NoSuchBucket" in text:
+        return LocationError(f"{where}: there is no such bucket", hint="create the bucket, or name another")
+    if error.errno in _FULL or "No space left" in text:
+        return TargetFull(f"no room left in {where}: {text}", hint="make room, then repeat the same command")
+    return Unavailable(f"{doing} {where} failed: {text}", hint="repeat the command: what is complete is kept")
 
 
 class Storage(ABC):
@@ -91,7 +112,11 @@ class Storage(ABC):
 
     @abstractmethod
     def put(self, name: str, local: Path) -> None:
-        """Make `local` the file of that name, atomically and durably. `local` is used up."""
+        """Make `local` the file of that name, atomically; durable after `settle`. `local` is used up."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Make every file that was put durable."""
 
     @abstractmethod
     def remove(self, name: str) -> None: ...
@@ -113,10 +138,12 @@ class Storage(ABC):
     def close(self) -> None: ...
 
     def put_bytes(self, name: str, data: bytes) -> None:
+        """Atomically, and durable at once."""
         path = self.scratch() / uuid.uuid4().hex
         with writing(self.url):
             path.write_bytes(data)
             self.put(name, path)
+            self.settle()
 
 
 class LocalStorage(Storage):
@@ -126,7 +153,8 @@ class LocalStorage(Storage):
         self._scratch: Path | None = None
         self._held = contextlib.ExitStack()
         self._lock = threading.Lock()
-        self._known_folders: set[Path] = set()
+        self._unsynced: dict[Path, set[Path]] = {}
+        """Folder → its files that may not have reached the disk."""
 
     def exists(self, name: str) -> bool:
         return (self.root / name).exists()
@@ -154,13 +182,27 @@ class LocalStorage(Storage):
     def put(self, name: str, local: Path) -> None:
         target = self.root / name
         with writing(self.url):
-            if target.parent not in self._known_folders:
+            with self._lock:
+                known = target.parent in self._unsynced
+                self._unsynced.setdefault(target.parent, set()).add(target)
+            if not known:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._known_folders.add(target.parent)
-            with local.open("rb") as file:
-                os.fsync(file.fileno())
             local.replace(target)
-            _sync_folder(target.parent)
+
+    def settle(self) -> None:
+        """Files together, because a file system commits many waiting ones at once."""
+        with self._lock:
+            unsynced, self._unsynced = self._unsynced, {}
+        with writing(self.url):
+            try:
+                with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+                    list(pool.map(_sync, [file for files in unsynced.values() for file in files]))
+                    list(pool.map(_sync, {*unsynced, *(folder.parent for folder in unsynced)}))
+            except BaseException:
+                with self._lock:
+                    for folder, files in unsynced.items():
+                        self._unsynced.setdefault(folder, set()).update(files)
+                raise
 
     def remove(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
@@ -209,8 +251,8 @@ def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -229,38 +271,27 @@ class RemoteStorage(Storage):
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (FileNotFoundError, OutgrowError):
-            raise
-        except PermissionError as error:
-            raise CredentialsError(f"not allowed to read {self.url}", hint="check the credentials") from error
-        except OSError as error:
-            raise Unavailable(f"reading {self.url} failed: {error}", hint="try again") from error
-
     def exists(self, name: str) -> bool:
-        with self._reading():
+        with reading(self.url):
             return bool(self.fs.exists(self._path(name)))
 
     def size(self, name: str) -> int:
-        with self._reading():
+        with reading(self.url):
             return int(self.fs.size(self._path(name)))
 
     def read(self, name: str) -> bytes:
-        with self._reading():
+        with reading(self.url):
             return bytes(self.fs.cat_file(self._path(name)))
 
     def open(self, name: str) -> BinaryIO:
-        with self._reading():
+        with reading(self.url):
             stream: BinaryIO = self.fs.open(self._path(name), "rb")
             return stream
 
     def names(self, folder: str) -> list[str]:
         self.fs.invalidate_cache()
         try:
-            with self._reading():
+            with reading(self.url):
                 entries = self.fs.ls(self._path(folder), detail=True)
         except FileNotFoundError:
             return []
@@ -268,7 +299,7 @@ class RemoteStorage(Storage):
 
     def empty(self) -> bool:
         try:
-            with self._reading():
+            with reading(self.url):
                 return not self.fs.ls(self.root, detail=False)
         except FileNotFoundError:
             return True
@@ -283,6 +314,9 @@ class RemoteStorage(Storage):
                 self.fs.put_file(str(local), target)
         local.unlink()
 
+    def settle(self) -> None:
+        """An object store's PUT is durable when it returns."""
+
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self._path(name))
@@ -294,7 +328,7 @@ class RemoteStorage(Storage):
                 self._cache.move_to_end(name)
                 return pa.OSFile(str(self._cache[name]))
         path = self.scratch() / uuid.uuid4().hex
-        with self._reading():
+        with reading(self.url):
             self.fs.get_file(self._path(name), str(path))
         with self._lock:
             self._cache[name] = path
@@ -322,18 +356,29 @@ def storage(location: Location) -> Storage:
     rest = location.rest
     if "://" not in rest:
         return LocalStorage(Path(rest).expanduser().absolute())
+    fs, root = _filesystem(rest, location)
+    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+        return LocalStorage(Path(root))
+    return RemoteStorage(fs, root, str(location))
+
+
+def _filesystem(url: str, location: Location) -> tuple[Any, str]:
     import fsspec
 
+    protocol = url.partition("://")[0]
     try:
-        fs, root = fsspec.core.url_to_fs(rest)
+        fs, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        protocol = rest.partition("://")[0]
+        if protocol in _IN_ARROW:
+            from fsspec.implementations.arrow import ArrowFSWrapper
+            from pyarrow.fs import FileSystem
+
+            inner, root = FileSystem.from_uri(url)
+            return ArrowFSWrapper(inner), root
         raise MissingSDK(
             f"{location} needs a package that fsspec loads: {error}",
             hint=f"install it, for example: pip install 'fsspec[{protocol}]'",
         ) from error
     except ValueError as error:
         raise LocationError(f"{location} is no location of an archive: {error}") from error
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        return LocalStorage(Path(root))
-    return RemoteStorage(fs, root, str(location))
+    return fs, root

@@ -80,6 +80,9 @@ RECORD_TABLES: dict[str, pa.Schema] = {
             ("segment", _NAME), ("record", _TEXT),
         ]
     ),
+    "small_files": pa.schema(
+        [("sha256", _TEXT), ("size", pa.int64()), ("data", pa.binary()), ("segment", _NAME)]
+    ),
     "artifacts": pa.schema(
         [
             ("id", _TEXT), ("name", _TEXT), ("type", _NAME), ("version", _TEXT), ("run", _TEXT),
@@ -166,7 +169,16 @@ def table_of(name: str, rows: Iterable[Row], segment: str) -> pa.Table:
 
 def write_table(table: pa.Table, path: Path, where: str) -> None:
     with writing(where):
-        pq.write_table(table, path, compression="zstd", write_page_checksum=True, row_group_size=16_384)
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
+            row_group_size=16_384,
+            use_dictionary=[f.name for f in table.schema if pa.types.is_dictionary(f.type)],
+            write_statistics=[f.name for f in table.schema if f.name not in ("record", "data", "parts")],
+        )
 
 
 def sha256_of(path: Path) -> str:
