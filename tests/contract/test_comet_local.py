@@ -6,7 +6,13 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+from outgrow.testing.contract import (
+    LimitsContract,
+    Place,
+    ReadingContract,
+    RoundTripContract,
+    WritingContract,
+)
 
 
 class ZipsPlace(Place):
@@ -33,4 +39,8 @@ class TestCometZipsLimits(LimitsContract):
 
 
 class TestCometZipsReading(ReadingContract):
+    pass
+
+
+class TestCometZipsRoundTrip(RoundTripContract):
     pass
