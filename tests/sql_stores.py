@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import shutil
 import tempfile
@@ -28,6 +29,16 @@ def fresh_sqlite(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_template())
     return f"sqlite:///{path}"
+
+
+@cache
+def populated() -> tuple[Path, dict[str, str]]:
+    """A store that `populate` has filled, and its ids. For the whole session: do not change it."""
+    folder = Path(tempfile.mkdtemp(prefix="outgrow-populated-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    ids = populate(fresh_sqlite(folder / "made.db"), folder / "artifacts")
+    shutil.copy(folder / "made.db", folder / "mlflow.db")  # the other stays open in MLflow's pools
+    return folder / "mlflow.db", ids
 
 
 def populate(uri: str, artifacts: Path) -> dict[str, str]:

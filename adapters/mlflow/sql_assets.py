@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ...model import Artifact, LinkedMetric, ModelVersion, RegisteredModel
-from .assets import ORIGIN_ID, artifact_record, model_record, version_record
+from .assets import ORIGIN_ID, ORIGIN_VERSION, artifact_record, model_record, version_record
 from .records import metric_value, time_of
 from .sql_database import Database
 from .sql_runs import grouped, in_workspace
@@ -80,6 +80,14 @@ def _exact(record: R, tags: Mapping[str, str | None]) -> R:
         return record
     told = tags[CREATED]
     return replace(record, created_at=datetime.fromisoformat(told) if told else None)
+
+
+def _copied(version: ModelVersion, tags: Mapping[str, str | None]) -> ModelVersion:
+    """The version with its number in its origin, where it is a copy."""
+    number, at, _ = (tags.get(ORIGIN_VERSION) or "").rpartition("@")
+    if not at:
+        return version
+    return replace(version, extra=version.extra | {"outgrow": {"origin_version": number}})
 
 
 def _linked_metrics(database: Database, ids: Sequence[str]) -> dict[str, list[LinkedMetric]]:
@@ -180,5 +188,7 @@ def _versions(database: Database, workspace: str) -> dict[str, list[ModelVersion
             created_ms=created,
             modified_ms=modified,
         )
-        found[name].append(_exact(record, tags.get((name, version), {})))
+        found[name].append(
+            _copied(_exact(record, tags.get((name, version), {})), tags.get((name, version), {}))
+        )
     return found

@@ -225,6 +225,8 @@ class PlainConnection(Connection):
         return PlainCursor(self.raw, self.loaded)
 
     def close(self) -> None:
+        if self.raw.in_transaction:  # closing alone would keep the lock as long as a cursor lives
+            self.raw.rollback()
         self.raw.close()
         for file in filter(None, self.loaded.values()):
             Path(file).unlink(missing_ok=True)

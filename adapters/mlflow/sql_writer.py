@@ -51,7 +51,7 @@ class SqlRunWriter(RunWriter):
             "source_type": "UNKNOWN",
             "source_name": "",
             "entry_point_name": "",
-            "user_id": native.user,
+            "user_id": native.user or "",  # MLflow cannot show a run whose user is null
             "status": native.status if finished else "RUNNING",
             "start_time": native.start_ms,
             "end_time": native.end_ms if finished else None,
