@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -396,8 +397,21 @@ def _from_builtins(data: Any) -> Any:
     return data
 
 
+_known_kinds: set[Any] = set()
+_learning_kinds = threading.Lock()
+
+
+def _learn(kind: Any) -> None:
+    """msgspec learns a dataclass when it is first used, and crashes where two threads do so at once."""
+    if kind not in _known_kinds:
+        with _learning_kinds:
+            msgspec.json.Decoder(kind)
+            _known_kinds.add(kind)
+
+
 def from_builtins(data: Any, kind: type[R]) -> R:
     """The inverse of `to_builtins`. Raises `ValueError` where the data does not have the shape of `kind`."""
+    _learn(kind)
     return msgspec.convert(_from_builtins(data), kind)
 
 
