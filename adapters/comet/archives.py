@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
+
 from ...errors import Corrupt
 from ..paths import checked
 from .points import Shape, decode
@@ -108,6 +110,8 @@ class Archive:
         """Bytes of a member. Raises `Corrupt` where there is none of that name."""
         try:
             return self._zip.getinfo(checked(name)).file_size
+        except Corrupt as error:
+            raise self._corrupt(error.message) from error
         except KeyError:
             raise self._corrupt(f"a message names the file {name!r}, which is not in it") from None
 
@@ -185,13 +189,20 @@ class Archive:
             raise self._corrupt(f"a message of its {MESSAGES} has no type or payload")
         return kind, payload
 
+    def points(self, lines: bytes, shape: Shape) -> pa.RecordBatch:
+        """Lines of metric messages, from `chunks`, as points."""
+        try:
+            return decode(lines, shape)
+        except Corrupt as error:
+            raise self._corrupt(error.message) from error
+
     def scan(self) -> tuple[Shape, list[tuple[str, Payload]]]:
         """Everything but the points themselves, in one pass."""
         shape, found = Shape(), []
         for lines, others in self.chunks():
             if lines:
                 shape.see(lines)
-                shape.summarise(decode(lines, shape))
+                shape.summarise(self.points(lines, shape))
             found += others
         return shape, found
 

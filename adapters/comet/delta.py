@@ -59,7 +59,7 @@ def missing(remote: Remote, path: Path, folder: Path) -> Missing:
                 for kind, payload in messages:
                     _message(found, there, builder, archive, kind, payload)
                 if lines:
-                    fresh = there.points.new(metric.decode(lines, held.shape))
+                    fresh = there.points.new(archive.points(lines, held.shape))
                     found.points += fresh.num_rows
                     builder.raw(metric.encode(fresh))
             if not found:

@@ -124,7 +124,7 @@ class ArchiveSource(Source):
             with Archive(path) as archive:
                 for lines, _ in archive.chunks():
                     if lines:
-                        yield metric.decode(lines, shape)
+                        yield archive.points(lines, shape)
 
     def texts(self, run: Run) -> Iterator[pa.RecordBatch]:
         for path, held in self._parts(run.id):

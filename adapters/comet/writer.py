@@ -101,7 +101,7 @@ class ArchiveWriter(RunWriter):
         for lines, _ in archive.chunks():
             if lines:
                 self._builder.raw(lines)
-                batch = metric.decode(lines, held.shape)
+                batch = archive.points(lines, held.shape)
                 self.shape.see_batch(batch)
                 yield batch
 

@@ -19,7 +19,6 @@ from outgrow.testing.contract import (
     WritingContract,
 )
 
-
 # What an online project holds in another way than a zip.
 ROUND_TRIPS = {"artifacts", "registry", "states", "param_types", "texts", "references", "fractional_steps"}
 
