@@ -397,22 +397,16 @@ def _from_builtins(data: Any) -> Any:
     return data
 
 
-_known_kinds: set[Any] = set()
-_learning_kinds = threading.Lock()
-
-
-def _learn(kind: Any) -> None:
-    """msgspec learns a dataclass when it is first used, and crashes where two threads do so at once."""
-    if kind not in _known_kinds:
-        with _learning_kinds:
-            msgspec.json.Decoder(kind)
-            _known_kinds.add(kind)
+# msgspec learns a dataclass when it first meets it, running Python code on the way; two threads
+# that do so at once crash it. The interpreter's own lock makes conversions take turns anyway.
+_converting = threading.Lock()
 
 
 def from_builtins(data: Any, kind: type[R]) -> R:
     """The inverse of `to_builtins`. Raises `ValueError` where the data does not have the shape of `kind`."""
-    _learn(kind)
-    return msgspec.convert(_from_builtins(data), kind)
+    plain = _from_builtins(data)
+    with _converting:
+        return msgspec.convert(plain, kind)
 
 
 def to_json(record: Any) -> str:
@@ -424,7 +418,8 @@ def from_json(text: str | bytes, kind: type[R]) -> R:
     """The inverse of `to_json`. Raises `ValueError` (`msgspec.ValidationError` is one)."""
     tagged = '"$' in text if isinstance(text, str) else b'"$' in text
     if not tagged:  # the typed decoder is ten times as fast
-        return msgspec.json.decode(text, type=kind)
+        with _converting:
+            return msgspec.json.decode(text, type=kind)
     return from_builtins(json.loads(text), kind)
 
 
