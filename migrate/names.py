@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 
 from ..adapters.base import ORIGIN_FOLDER, Capabilities, Concept
@@ -51,6 +51,27 @@ def loose_folder(artifact: Artifact) -> str:
 def _part(text: str) -> str:
     clean = text.replace("\\", "_").replace("/", "_").replace("\x00", "_").replace(":", "_")
     return clean if clean not in ("", ".", "..") else "_"
+
+
+def artifact_moved(artifact: Artifact) -> Loss:
+    detail = "artifact versions become files under artifacts/"
+    return Loss("moved", "artifacts", detail, example=loose_folder(artifact))
+
+
+def artifact_aspects(artifact: Artifact, caps: Capabilities) -> Iterator[Loss]:
+    """What of an artifact version a platform with artifact versions may still not hold."""
+    aspects: list[tuple[Concept, Sized]] = [
+        ("aliases", artifact.aliases),
+        ("linked_metrics", artifact.metrics),
+    ]
+    for aspect, held in aspects:
+        if held and not caps.native(aspect):
+            yield Loss("moved", aspect, f"{aspect} of artifacts: only in the origin record", len(held))
+
+
+def references_moved(count: int = 1, example: str | None = None) -> Loss:
+    detail = "files that are only pointed at: only in the origin record"
+    return Loss("moved", "references", detail, count, example)
 
 
 def concept_of(model: RegisteredModel) -> Concept:

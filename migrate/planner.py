@@ -13,11 +13,18 @@ from ..adapters.fit_stream import STREAMS, Losses, Stream
 from ..adapters.restored import Restored, restored
 from ..errors import CredentialsError, LocationError, OutgrowError, Unavailable
 from ..filters import Filter
-from ..model import Experiment, Run
+from ..model import Artifact, Experiment, Run
 from .ids import Ids, origin_of
 from .losses import LossTable
 from .marks import Mark
-from .names import FileNames, concept_of, loose_folder, model_name
+from .names import (
+    FileNames,
+    artifact_aspects,
+    artifact_moved,
+    concept_of,
+    model_name,
+    references_moved,
+)
 from .parallel import ordered_map
 from .places import Place, sink_of, source_of, source_of_sink
 from .report import Collision, Counts, Failure, Plan, Side
@@ -244,8 +251,7 @@ class _Planner:
                 )
             references = sum(file.reference is not None for file in names.files)
             if references and not caps.native("references"):
-                detail = "files that are only pointed at: only in the origin record"
-                losses.add([Loss("moved", "references", detail, references)])
+                losses.add([references_moved(references)])
             stats = replace(
                 stats, files=len(names.files), file_bytes=sum(file.size or 0 for file in names.files)
             )
@@ -254,19 +260,28 @@ class _Planner:
         return stats
 
     def _artifacts(self, run: Run) -> Iterator[Loss]:
+        native = self.caps.native
         outputs = [use for use in run.artifacts if use.role == "output"]
-        if len(outputs) < len(run.artifacts) and not self.caps.native("artifact_inputs"):
+        if len(outputs) < len(run.artifacts) and not native("artifact_inputs"):
             detail = "which run used which artifact version: only in the origin record"
             yield Loss("moved", "artifact_inputs", detail, len(run.artifacts) - len(outputs))
-        if outputs and not self.caps.native("artifacts"):
-            artifact = next(iter(self.source.artifacts(run)), None)
-            yield Loss(
-                "moved",
-                "artifacts",
-                "artifact versions become files under artifacts/",
-                len(outputs),
-                loose_folder(artifact) if artifact else None,
-            )
+        made = {use.artifact for use in outputs}
+        if self.deep or not (native("artifacts") and native("aliases") and native("linked_metrics")):
+            for artifact in self.source.artifacts(run):
+                if artifact.id in made or native("artifact_inputs"):
+                    yield from self._artifact(artifact)
+
+    def _artifact(self, artifact: Artifact) -> Iterator[Loss]:
+        native = self.caps.native
+        if not native("artifacts"):
+            yield artifact_moved(artifact)
+        else:
+            yield from artifact_aspects(artifact, self.caps)
+        if self.deep and not native("references"):
+            files = self.source.artifact_files(artifact)
+            references = sum(file.reference is not None for file in files)
+            if references:
+                yield references_moved(references)
 
     # --- beyond runs -----------------------------------------------------------------------
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from ..adapters.base import Concept, RunWriter
+from ..adapters.base import RunWriter
 from ..adapters.fit import Loss
 from ..adapters.origin import StoredArtifact, StoredFile
 from ..errors import Corrupt, Rejected, Vanished
 from ..model import Artifact, ArtifactUse, File, Run
 from .context import Context, Written
-from .names import FileNames, loose_folder
+from .names import FileNames, artifact_aspects, artifact_moved, loose_folder, references_moved
 
 
 class FileCopy:
@@ -59,8 +59,7 @@ class FileCopy:
 
     def _reference(self, writer: RunWriter, file: File, path: str) -> StoredFile:
         if not self.caps.native("references"):
-            detail = "files that are only pointed at: only in the origin record"
-            self.written.losses.add([Loss("moved", "references", detail, example=file.reference)])
+            self.written.losses.add([references_moved(example=file.reference)])
             return StoredFile(file=file, path=None)
         writer.file(replace(file, path=path, artifact=None), None)
         return StoredFile(file=file, path=path)
@@ -111,14 +110,7 @@ class FileCopy:
             with ExitStack() as opened:
                 made = writer.artifact(target, link, self._artifact_files(artifact, stored, opened))
             self.ids.made("artifact", artifact.id, made)
-        aspects: list[tuple[Concept, Sized]] = [
-            ("aliases", artifact.aliases),
-            ("linked_metrics", artifact.metrics),
-        ]
-        for aspect, held in aspects:
-            if held and not self.caps.native(aspect):
-                detail = f"{aspect} of artifacts: only in the origin record"
-                self.written.losses.add([Loss("moved", aspect, detail, len(held))])
+        self.written.losses.add(artifact_aspects(artifact, self.caps))
         return StoredArtifact(artifact=artifact, use=use, id=made, files=stored)
 
     def _artifact_files(
@@ -136,6 +128,8 @@ class FileCopy:
                 stored.append(StoredFile(file=file, path=path if self.caps.native("references") else None))
                 if self.caps.native("references"):
                     yield replace(file, path=path), None
+                else:
+                    self.written.losses.add([references_moved(example=file.reference)])
                 continue
             stream = opened.enter_context(closing(self.source.open(self.run, file)))
             hashing = _Hashing(stream)
@@ -148,9 +142,7 @@ class FileCopy:
         """A target without artifact versions: their files become loose files of the run."""
         folder = loose_folder(artifact)
         self.ids.made("loose", artifact.id, folder)
-        self.written.losses.add(
-            [Loss("moved", "artifacts", "artifact versions become files under artifacts/", example=folder)]
-        )
+        self.written.losses.add([artifact_moved(artifact)])
         names = FileNames(self.source.artifact_files(artifact), self.caps)
         self.written.refused += names.refused.values()
         stored = []
