@@ -14,8 +14,9 @@ from .. import config as configuration
 from ..errors import ConfigError
 
 STARTING_FILE = """\
-# outgrow. Every setting is here; those commented out show their default or an example. Credentials never stand here: they come from each platform's own
-# place (environment variables, netrc, login files).
+# outgrow. Every setting is here; those commented out show their default or an example.
+# Credentials never stand here: they come from each platform's own place (environment
+# variables, netrc, login files).
 
 [tracking]
 # Where every run goes. Add a second location during a move, remove the first one later.

@@ -1,8 +1,9 @@
-"""Making sure that a delivery process serves this machine's journals.
+"""Making sure that delivery processes serve this machine's journals.
 
-One process serves all runs of a folder that have the same credentials and locations, so that a
-sweep pays for the start and the SDK imports once. It is detached: the death of the training does
-not stop delivery, and no thread of it competes for the interpreter of the training.
+One process serves one location for all runs of a folder that have the same credentials, so that a
+sweep pays for the start and the SDK's import once, and no sink can hold back or break another. It
+is detached: the death of the training does not stop delivery, and no thread of it competes for
+the interpreter of the training.
 """
 
 from __future__ import annotations
@@ -33,48 +34,57 @@ def public_locations(config: Config) -> dict[str, str]:
     return {parse(text).public: text for text in config.tracking.to}
 
 
-def _key(config: Config) -> str:
-    """Names the process: one per set of locations and credentials. A digest tells neither."""
+def _key(config: Config, location: str) -> str:
+    """Names the process: one per location and credentials. A digest tells neither."""
     relevant = sorted((k, v) for k, v in os.environ.items() if k.startswith(_PREFIXES))
-    text = json.dumps([relevant, sorted(config.tracking.to), str(config.base), sys.executable])
+    text = json.dumps([relevant, location, str(config.base), sys.executable])
     return hashlib.scrypt(text.encode(), salt=b"outgrow", n=2, r=1, p=1, dklen=6).hex()
 
 
 def ensure_delivery(config: Config) -> None:
-    """Start the delivery process unless one runs. Warns, and never raises, where it cannot start."""
-    if config.tracking.delivery == "off" or not config.tracking.to:
+    """Start the delivery processes that do not run. Warns, and never raises, where one cannot start."""
+    if config.tracking.delivery == "off":
         return
-    root, key = config.journal, _key(config)
-    gate, running = gate_of(root, key), lock_of(root, key)
     try:
-        while not gate.acquire():  # held for moments only: a worker about to leave, or a sibling here
-            time.sleep(0.002)
-        if running.acquire():
-            running.release()
-            _start(config, root, key)
+        for public, location in public_locations(config).items():
+            _ensure(config, public, location)
     except OSError as error:
         warn(f"outgrow cannot start its delivery ({error}); deliver with: outgrow sync", DeliveryWarning)
+
+
+def _ensure(config: Config, public: str, location: str) -> None:
+    root, key = config.journal, _key(config, location)
+    gate, running = gate_of(root, key), lock_of(root, key)
+    while not gate.acquire():  # held for moments only: a process about to leave, or a sibling here
+        time.sleep(0.002)
+    try:
+        if running.acquire():
+            running.release()
+            _start(config, key, public, location)
     finally:
         gate.release()
 
 
 def lock_of(root: Path, key: str) -> FileLock:
+    """Held by the delivery process as long as it runs; the file holds its process id."""
     return FileLock(root / f"delivery-{key}.lock")
 
 
 def gate_of(root: Path, key: str) -> FileLock:
+    """Passed by those who start the process, and by the process before it leaves."""
     return FileLock(root / f"gate-{key}.lock")
 
 
-def _start(config: Config, root: Path, key: str) -> None:
+def _start(config: Config, key: str, public: str, location: str) -> None:
     settings = {
-        "root": str(root),
+        "root": str(config.journal),
         "key": key,
-        "to": public_locations(config),
+        "public": public,
+        "location": location,
         "interval": config.tracking.interval,
         "linger": config.tracking.linger,
     }
-    with (root / LOG).open("ab") as log:
+    with (config.journal / LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "outgrow.tracking.worker"],
             stdin=subprocess.PIPE,

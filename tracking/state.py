@@ -30,6 +30,10 @@ class SinkState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Repeating will not help without a change (credentials, configuration)."""
 
 
+# Made here: msgspec must not learn a type in several threads at once.
+_decoder = msgspec.json.Decoder(SinkState)
+
+
 def sink_name(location: str) -> str:
     """A file name for a location."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", location).strip("-")[:60]
@@ -43,7 +47,7 @@ def _path(folder: Path, location: str) -> Path:
 def load(folder: Path, location: str) -> SinkState:
     """A missing or damaged file is a beginning: delivery is idempotent."""
     try:
-        return msgspec.json.decode(_path(folder, location).read_bytes(), type=SinkState)
+        return _decoder.decode(_path(folder, location).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return SinkState(location=location)
 

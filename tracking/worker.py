@@ -1,7 +1,6 @@
 """The delivery process, and the lanes that `outgrow sync` uses too.
 
-A lane serves one sink: it goes through the journals that have something for it. Lanes do not wait
-for one another, so that a slow or dead sink holds back no other.
+A lane serves one sink: it goes through the journals that have something for it.
 """
 
 from __future__ import annotations
@@ -71,6 +70,13 @@ class Lane:
             if self._sink is None:
                 self._sink = self._opener()
             return self._sink
+
+    def open(self) -> None:
+        """Open the sink now. Where that fails, it is tried again with the first delivery."""
+        try:
+            self.sink()
+        except Exception as error:  # noqa: BLE001 - the delivery will tell
+            log.debug("%s: %s", self.location, error)
 
     def add(self, folder: Path) -> bool:
         """Serve a journal from now on; False where nothing of it is left to deliver."""
@@ -169,19 +175,16 @@ def _wait(call: tenacity.RetryCallState) -> float:
 
 
 class Server:
-    """Serves the journals of a folder until there has been nothing to do for a while."""
+    """Serves one location for the journals of a folder, until there has been nothing to do for a while."""
 
-    def __init__(self, root: Path, key: str, to: dict[str, str], interval: float, linger: float) -> None:
-        self.root, self.key, self.linger = root, key, linger
-        self.stop = threading.Event()
-        self.lanes = {
-            public: Lane(public, partial(open_sink, text), self.stop, interval) for public, text in to.items()
-        }
+    def __init__(self, root: Path, key: str, lane: Lane, linger: float) -> None:
+        self.root, self.key, self.lane, self.linger = root, key, lane, linger
+        self.running = lock_of(root, key)
         self._known: set[Path] = set()
         self._seen = 0
 
     def look(self) -> None:
-        """Take up journals that are new."""
+        """Take up journals that are new. Raises `FileNotFoundError` where their folder is gone."""
         changed = self.root.stat().st_mtime_ns
         if changed == self._seen:
             return
@@ -191,29 +194,36 @@ class Server:
                 continue
             wanted = targets(folder)
             missed = missed or not wanted  # made, but its first record is not written yet
-            lanes = [lane for location in wanted if (lane := self.lanes.get(location))]
-            if sum(lane.add(folder) for lane in lanes):
+            if self.lane.location in wanted and self.lane.add(folder):
                 self._known.add(folder)
         self._seen = 0 if missed else changed
 
-    def serve(self) -> None:
-        threads = [
-            threading.Thread(target=self._run, args=(lane,), daemon=True) for lane in self.lanes.values()
-        ]
-        self.look()
-        for thread in threads:
+    def run(self) -> None:
+        """Until there is nothing more; at once where another process serves the location."""
+        if not self.running.acquire():
+            return
+        self.running.path.write_text(f"{os.getpid()}\n")
+        with contextlib.suppress(FileNotFoundError):  # the journals were removed
+            self.look()
+            thread = threading.Thread(target=self._deliver, daemon=True)
             thread.start()
+            self._watch()
+            self.lane.stop.set()
+            thread.join()
+            self.lane.close()
+
+    def _deliver(self) -> None:
+        while not self.lane.stop.wait(POLL):
+            self.lane.step()
+
+    def _watch(self) -> None:
         quiet = time.monotonic()
         while True:
             time.sleep(POLL)
-            try:
-                self.look()
-            except FileNotFoundError:
-                return  # the journals were removed
-            waiting = {folder for lane in self.lanes.values() for folder in lane.unsettled()}
-            live = any(journal.has_writer(folder) for folder in waiting)
+            self.look()
+            waiting = self.lane.unsettled()
             now = time.monotonic()
-            if live:
+            if any(journal.has_writer(folder) for folder in waiting):
                 quiet = now
             elif now - quiet > (self.linger if waiting else IDLE) and self._leave():
                 return
@@ -225,22 +235,11 @@ class Server:
             return False
         known = len(self._known)
         self.look()
-        if len(self._known) > known:
-            gate.release()
-            return False
-        self.running.release()
+        leaving = len(self._known) == known
+        if leaving:
+            self.running.release()
         gate.release()
-        self.stop.set()
-        return True
-
-    def _run(self, lane: Lane) -> None:
-        while not self.stop.wait(POLL):
-            lane.step()
-
-    def run(self) -> None:
-        self.running = lock_of(self.root, self.key)
-        if self.running.acquire():
-            self.serve()
+        return leaving
 
 
 def main() -> None:
@@ -248,9 +247,9 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(sys.stdin.buffer.read())
     with contextlib.suppress(OSError):
         os.nice(10)  # training first
-    Server(
-        Path(settings["root"]), settings["key"], settings["to"], settings["interval"], settings["linger"]
-    ).run()
+    opener = partial(open_sink, settings["location"])
+    lane = Lane(settings["public"], opener, threading.Event(), settings["interval"])
+    Server(Path(settings["root"]), settings["key"], lane, settings["linger"]).run()
 
 
 if __name__ == "__main__":
