@@ -29,6 +29,10 @@ _DIGEST_HEADER = b"wandb-artifact-manifest-v1\n"
 _RESERVED_TYPES = ("wandb-", "job", "run_table", "code")
 DATASET_KEY = "outgrow_dataset"
 """Metadata key of the artifacts that stand for dataset inputs."""
+STAND_IN_KEY = "outgrow_version"
+"""Metadata key of the artifacts that stand for model versions which are no artifact."""
+VERSIONS_KEY = "outgrow_registry"
+"""Metadata key of a linked artifact: the exact records of its registry versions."""
 _MAX_METADATA = 100
 
 
@@ -57,7 +61,7 @@ def native_type(kind: str) -> str:
 def metadata_of(artifact: Artifact) -> dict[str, Any]:
     """Metadata as W&B shows it, and the exact record under `outgrow`."""
     visible = {k: shown(v) for k, v in list(artifact.metadata.items())[: _MAX_METADATA - 1] if k != SECTION}
-    return visible | {SECTION: json.dumps(to_builtins(replace(artifact, created_by=None)))}
+    return visible | {SECTION: json.dumps(to_builtins(artifact))}
 
 
 def restored(native: Artifact) -> Artifact:
@@ -69,9 +73,9 @@ def restored(native: Artifact) -> Artifact:
         was = from_json(text, Artifact)
     except ValueError:
         return native
-    visible: dict[str, Value] = {k: v for k, v in native.metadata.items() if k != SECTION}
+    visible: dict[str, Value] = {k: v for k, v in native.metadata.items() if k not in (SECTION, VERSIONS_KEY)}
     edited = {k: v for k, v in visible.items() if k not in was.metadata or shown(was.metadata[k]) != v}
-    extra_aliases = {"latest"} - set(was.aliases)
+    aliases = [alias for alias in native.aliases if alias != "latest" or alias in was.aliases]
     return replace(
         was,
         id=native.id,
@@ -79,10 +83,10 @@ def restored(native: Artifact) -> Artifact:
         type=was.type if native.type == native_type(was.type) else native.type,
         version=native.version or was.version,
         digest=native.digest,
-        aliases=[alias for alias in native.aliases if alias not in extra_aliases],
+        aliases=was.aliases if sorted(aliases) == sorted(was.aliases) else aliases,
         description=native.description,
         metadata=was.metadata | edited,
-        created_by=native.created_by,
+        created_by=native.created_by or was.created_by,
     )
 
 
@@ -146,7 +150,7 @@ class Staging:
             user_created=used,
             use_after_commit=used,
             finalize=True,
-            sequence_client_id=_client_id(self._run_id, name),
+            sequence_client_id=client_id(self._run_id, name),
         )
         record.manifest.version = 1
         record.manifest.storage_policy = "wandb-storage-policy-v1"
@@ -172,7 +176,7 @@ class Staging:
         return digest
 
     def _keep(self, record: pb.ArtifactRecord) -> str:
-        record.client_id = _client_id(self._run_id, record.name, record.digest)
+        record.client_id = client_id(self._run_id, record.name, record.digest)
         self.records.append(record)
         return artifact_id(self._entity, self._project, record.name, record.digest)
 
@@ -193,6 +197,6 @@ def _alias(alias: str) -> str:
     return alias.replace("/", "_").replace(":", "_")
 
 
-def _client_id(*parts: str) -> str:
+def client_id(*parts: str) -> str:
     """128 characters, as the SDK's random ids, but the same for the same run and content."""
     return hashlib.blake2b("\x00".join(parts).encode(), digest_size=64).hexdigest()

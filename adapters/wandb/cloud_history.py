@@ -23,7 +23,6 @@ from .history import FRAME_ROWS, Frame, from_rows, from_table
 from .server import Server
 
 _PAGE_ROWS = 10_000
-_WIDEST = 2**40
 
 
 class HistoryReader:
@@ -88,12 +87,12 @@ class HistoryReader:
             )
             lines = (found.get("project") or {}).get("run", {}).get("history") or []
             if len(lines) >= _PAGE_ROWS and width > _PAGE_ROWS:
-                width = max(width // 8, _PAGE_ROWS)  # some rows may have been left out
+                width = max(width // 16, _PAGE_ROWS)  # some rows may have been left out
                 continue
             if lines:
                 yield lines
             start = stop
-            width = min(width * 4, _WIDEST) if len(lines) < _PAGE_ROWS // 8 else width
+            width = width * 16 if len(lines) < _PAGE_ROWS // 16 else width
 
 
 def frame_of_lines(lines: list[str], text_keys: frozenset[str]) -> Frame:

@@ -57,6 +57,7 @@ class ProjectSink(Sink):
         return CLOUD
 
     def close(self) -> None:
+        self.uploader.close()
         shutil.rmtree(self._home, ignore_errors=True)
 
     def copies(self) -> Iterator[Copy]:

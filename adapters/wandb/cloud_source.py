@@ -27,7 +27,7 @@ from ...model import (
 from .. import batches
 from ..base import RunStats, Source, Throughput
 from . import history, queries, registry
-from .artifacts import DATASET_KEY, artifact_id, restored
+from .artifacts import DATASET_KEY, STAND_IN_KEY, artifact_id, restored
 from .cloud_history import HistoryReader
 from .layout import GENERATED_FILES, TEXTS_FILE, escape_path, unescape_path
 from .place import Project
@@ -57,8 +57,11 @@ class ProjectSource(Source):
         self._notes: list[str] = []
 
     def _of(self, run: Run | str) -> dict[str, str]:
-        entity, project, name = (run if isinstance(run, str) else run.id).split("/")
-        return {"entity": entity, "project": project, "run": name}
+        path = run if isinstance(run, str) else run.id
+        parts = path.split("/")
+        if len(parts) != 3:
+            raise Vanished(f"{path!r} is no run of {self.project.path}")
+        return dict(zip(("entity", "project", "run"), parts, strict=True))
 
     def experiments(self) -> Iterator[Experiment]:
         found = self.server.graphql(
@@ -309,8 +312,10 @@ class ProjectSource(Source):
         yield from registry.models(self.server, self.project, self._keep)
 
     def stats(self, run: Run) -> RunStats:
-        sizes = [int(node["sizeBytes"]) for node in self._file_nodes(run)]
-        return RunStats(files=len(sizes), file_bytes=sum(sizes))
+        hidden = (*GENERATED_FILES, TEXTS_FILE) if run.origin is not None else ()
+        sizes = [int(node["sizeBytes"]) for node in self._file_nodes(run) if node["name"] not in hidden]
+        references = self._record(run).get("references") or ()
+        return RunStats(files=len(sizes) + len(references), file_bytes=sum(sizes))
 
     def problems(self) -> Iterator[str]:
         yield from dict.fromkeys(self._notes)
@@ -355,7 +360,7 @@ def is_content(node: Mapping[str, Any]) -> bool:
     """Whether an artifact is a user's: not W&B's own bookkeeping, not a stand-in of ours."""
     kind = node["artifactType"]["name"]
     metadata = json.loads(node.get("metadata") or "{}") or {}
-    return not kind.startswith("wandb-") and kind != "job" and DATASET_KEY not in metadata
+    return not kind.startswith("wandb-") and kind != "job" and not {DATASET_KEY, STAND_IN_KEY} & set(metadata)
 
 
 def id_of(node: Mapping[str, Any]) -> str:

@@ -202,7 +202,34 @@ query RegistryVersions($organization: String!, $cursor: String) {
 
 LINK = """
 mutation LinkArtifact($input: LinkArtifactInput!) {
-  linkArtifact(input: $input) { versionIndex }
+  linkArtifact(input: $input) {
+    versionIndex
+    artifactMembership { artifactCollection { __typename id description } }
+  }
+}
+"""
+
+CREATE_ARTIFACT = """
+mutation CreateArtifact($input: CreateArtifactInput!) {
+  createArtifact(input: $input) { artifact { id state } }
+}
+"""
+
+CREATE_MANIFEST = """
+mutation CreateArtifactManifest($input: CreateArtifactManifestInput!) {
+  createArtifactManifest(input: $input) { artifactManifest { id file { uploadUrl uploadHeaders } } }
+}
+"""
+
+COMMIT_ARTIFACT = """
+mutation CommitArtifact($artifactID: ID!) {
+  commitArtifact(input: {artifactID: $artifactID}) { artifact { id digest } }
+}
+"""
+
+DESCRIBE = """
+mutation UpdateArtifactPortfolio($input: UpdateArtifactPortfolioInput!) {
+  updateArtifactPortfolio(input: $input) { artifactCollection { __typename id } }
 }
 """
 

@@ -30,7 +30,7 @@ from ...model import (
     to_builtins,
 )
 from ..base import MARK_KEY
-from .layout import SECTION, escape_key, unescape_key
+from .layout import HIDDEN_COLUMNS, SECTION, escape_key, unescape_key
 from .values import config_of, params_of, shown, survives, with_exact
 
 # W&B's state → status. Source: core/internal/filestream and the public API's `Run.state`.
@@ -264,7 +264,7 @@ def _summary(summary: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
     known = record.get("summary_keys")
     visible: dict[str, Value] = {}
     for key, value in summary.items():
-        if key.startswith("_") and not (known and key in known):
+        if key in HIDDEN_COLUMNS or (key.startswith("_") and key not in (known or ())):
             continue
         for name, leaf in _summary_leaves(key, value):
             visible[unescape_key(name)] = leaf

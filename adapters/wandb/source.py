@@ -271,7 +271,9 @@ class FolderSource(Source):
 
     def stats(self, run: Run) -> RunStats:
         paths = [self._file(run, path) for path in self._file_paths(run)]
-        return RunStats(files=len(paths), file_bytes=sum(path.stat().st_size for path in paths))
+        references = record_of(self.native(self._logs_for(run)).section).get("references") or ()
+        size = sum(path.stat().st_size for path in paths)
+        return RunStats(files=len(paths) + len(references), file_bytes=size)
 
     def problems(self) -> Iterator[str]:
         for log in self._logs():

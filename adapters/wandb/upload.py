@@ -1,13 +1,17 @@
 """Uploading run folders with the vendor's own `wandb sync`, several runs at once.
 
-Run as a module it is the child process: `wandb sync`, ended when its parent is gone, so that a
-killed copy leaves no upload behind that would race the next one.
+Run as a module it is the child process, which runs `wandb sync` for one batch of folders after the
+other: starting the SDK costs seconds, a batch of small runs less than one. The child ends when its
+parent is gone, so that a killed copy leaves no upload behind that would race the next one.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -15,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import Unavailable
@@ -56,6 +61,7 @@ class Uploader:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._waiting: list[tuple[Path, Future[str]]] = []
+        self._child: _Child | None = None
 
     def upload(self, folder: Path) -> str:
         """Upload one run folder; what the vendor's sync said. Returns when its upload has ended.
@@ -87,46 +93,91 @@ class Uploader:
     def _sync(self, folders: Sequence[Path]) -> str:
         size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
         logs = [str(path) for folder in folders for path in folder.glob("*.wandb")]
-        self._home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__, "-n", str(len(folders)), *logs],
-                stdin=subprocess.PIPE,  # held open: its end tells the child that we are gone
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                env=environment(self._home, self._server),
-                cwd=self._home,
+        if self._child is None or not self._child.alive:
+            self._home.mkdir(parents=True, exist_ok=True)
+            self._child = _Child(self._home, self._server)
+        said = self._child.run(["-n", str(len(folders)), *logs], _SILENCE + size / _BYTES_PER_SECOND)
+        if said is None:
+            self.close()
+            raise Unavailable(
+                f"uploading {len(folders)} run(s) to {self._server} did not end",
+                hint="check the connection, and copy again",
             )
-            try:
-                process.wait(timeout=_SILENCE + size / _BYTES_PER_SECOND)
-            except subprocess.TimeoutExpired as error:
-                raise Unavailable(
-                    f"uploading {len(folders)} run(s) to {self._server} did not end",
-                    hint="check the connection, and copy again",
-                ) from error
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-                if process.stdin is not None:
-                    process.stdin.close()
-            said.seek(0)
-            return said.read().decode("utf-8", "replace")
+        return said
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
+class _Child:
+    """A process that runs one `wandb sync` after the other."""
+
+    def __init__(self, home: Path, server: str) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=environment(home, server),
+            cwd=home,
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, arguments: Sequence[str], seconds: float) -> str | None:
+        """What the sync said; None where it did not end in time. A child that dies has ended, too."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        start = self._said.seek(0, os.SEEK_END)
+        try:
+            self._process.stdin.write(json.dumps(arguments).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._process.wait()
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        if not ready:
+            return None
+        self._process.stdout.readline()
+        self._said.seek(start)
+        return self._said.read().decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._said):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def main() -> None:
-    """The child: `wandb sync` with our arguments, ended when standard input is closed."""
+    """The child: a line of standard input is a list of arguments; a line of standard output answers."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    orders: queue.Queue[list[str]] = queue.Queue()
 
-    def watch() -> None:
-        while sys.stdin.buffer.read(4096):
-            pass
-        os._exit(1)
+    def listen() -> None:
+        for line in sys.stdin:
+            orders.put(json.loads(line))
+        os._exit(0)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    threading.Thread(target=listen, daemon=True).start()
     from wandb.cli.cli import cli
 
-    cli(["sync", *sys.argv[1:]])
+    while True:
+        arguments = orders.get()
+        try:
+            cli.main(["sync", *arguments], standalone_mode=False)
+        except Exception as error:  # noqa: BLE001 - told to the parent, which reads the target back
+            print(f"ERROR {type(error).__name__}: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        print("ended", file=answers, flush=True)
 
 
 if __name__ == "__main__":

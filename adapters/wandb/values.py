@@ -100,6 +100,13 @@ def with_exact(
     visible: dict[str, Value], exact: Mapping[str, Value], hidden: Callable[[str], bool]
 ) -> dict[str, Value]:
     for key, value in exact.items():
+        if isinstance(value, Mapping) and value:
+            parts = flatten({key: shown(value)})
+            if all(part in visible and _same(visible[part], v) for part, v in parts.items()):
+                for part in parts:
+                    del visible[part]
+                visible[key] = value
+            continue
         told = visible.get(key, ...)
         gone = told is ... and (hidden(key) or value == {})
         if gone or (told is not ... and _same(told, shown(value))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from .artifact_resolvers import ArtifactResolvers
 from .graphql import FieldError, connection
@@ -239,7 +240,7 @@ class Resolvers(ArtifactResolvers):
         return connection(found, lambda name: self._file(run, name), first, after)
 
     def _file(self, run: Run, name: str) -> Node:
-        url = f"{self.server.url}/run-files/{run.entity}/{run.project}/{run.name}/{name}"
+        url = f"{self.server.url}/run-files/{run.entity}/{run.project}/{run.name}/{quote(name)}"
         return {
             "__typename": "File",
             "id": make_id("File", run.name, name),
