@@ -40,6 +40,8 @@ class Fault:
     after: int = 0
     drop: bool = False
     retry_after: float | None = None
+    action: Callable[[], None] | None = None
+    """Called with each failing request, before its answer."""
     seen: int = 0
 
 
@@ -162,6 +164,8 @@ class _Server(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = self._chunked()
         if fault := self.state.fault(path):
+            if fault.action is not None:
+                fault.action()
             if fault.drop:
                 self.close_connection = True
                 self.connection.close()
