@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-START_SECONDS = 90
+START_SECONDS = 240
 
 
 def free_port() -> int:

@@ -163,7 +163,7 @@ def run_url(connection: Connection, native: Any) -> str | None:
 def find_model(connection: Connection, experiment_id: str, origin_id: str) -> Any:
     """The logged model that is a copy of that artifact; the run's own experiment is asked first."""
     others = [i for i in experiment_ids(connection) if i != experiment_id]
-    filter_string = f"tags.`{assets.ORIGIN_ID}` = {quoted(origin_id)}"
+    filter_string = f"tags.`{assets.ORIGIN_ID}` {equals(origin_id)}"
     for some in ([experiment_id], *chunks(others)):
         with connection.calling("could not look for a logged model"):
             page = connection.tracking.search_logged_models(some, filter_string=filter_string, max_results=5)
@@ -173,6 +173,8 @@ def find_model(connection: Connection, experiment_id: str, origin_id: str) -> An
     return None
 
 
-def quoted(text: str) -> str:
-    """A literal of MLflow's filter language, which has no escape for its quotes."""
-    return f'"{text}"' if "'" in text else f"'{text}'"
+def equals(text: str) -> str:
+    """A comparison in MLflow's filter language, which has no escape for its quotes: for a text with
+    one, a pattern in which it may be anything. Compare what is found.
+    """
+    return "LIKE '{}'".format(text.replace("'", "_")) if "'" in text else f"= '{text}'"

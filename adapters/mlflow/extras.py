@@ -186,7 +186,7 @@ def write_dataset(connection: Connection, dataset: EvaluationDataset) -> str:
     origin = dataset.id
     found = None
     for some in entities.chunks(entities.experiment_ids(connection)):
-        where = f"name = {entities.quoted(dataset.name)}"
+        where = f"name {entities.equals(dataset.name)}"
         for native in _search_datasets(connection, some, where):
             if (native.tags or {}).get(assets.ORIGIN_ID) == origin:
                 found = native

@@ -9,7 +9,7 @@ from ...errors import Rejected, Vanished
 from ...model import ModelVersion, RegisteredModel
 from . import assets
 from .connection import Connection
-from .entities import quoted
+from .entities import equals
 
 PAGE = 100
 PROMPTS = f"tag.`{assets.IS_PROMPT}` = 'true'"
@@ -63,11 +63,17 @@ def read_model(connection: Connection, native: Any, uris: dict[str, str | None])
     return assets.model_record(
         name=native.name,
         description=native.description,
-        tags=native.tags or {},
+        tags=_tags(native),
         versions=versions,
         created_ms=native.creation_timestamp,
         modified_ms=native.last_updated_timestamp,
     )
+
+
+def _tags(native: Any) -> dict[str, str]:
+    """A registered model's tags with the one that makes it a prompt, which the entity hides."""
+    prompt = {assets.IS_PROMPT: "true"} if native._is_prompt() else {}
+    return {**(native.tags or {}), **prompt}
 
 
 def read_versions(connection: Connection, name: str) -> Iterator[Any]:
@@ -75,7 +81,7 @@ def read_versions(connection: Connection, name: str) -> Iterator[Any]:
     while True:
         with connection.calling(f"could not list the versions of {name!r}"):
             page = connection.registry.search_model_versions(
-                filter_string=f"name = {quoted(name)}", max_results=PAGE, page_token=token
+                filter_string=f"name {equals(name)}", max_results=PAGE, page_token=token
             )
         yield from (v for v in page if v.name == name)
         if not (token := page.token):
@@ -171,7 +177,7 @@ def _ensure_model(connection: Connection, model: RegisteredModel) -> Any:
         return _get(connection, model.name)
     if MADE in (native.tags or {}):
         for key, value in model.tags.items():
-            if native.tags.get(key) != value:
+            if _tags(native).get(key) != value:
                 with connection.calling(f"could not write a tag of {model.name!r}"):
                     connection.registry.set_registered_model_tag(model.name, RegisteredModelTag(key, value))
         if model.description and (native.description or None) != model.description:

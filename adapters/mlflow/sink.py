@@ -67,7 +67,7 @@ class ClientSink(Sink):
             yield self._copy(run)
 
     def find(self, identity: str) -> Copy | None:
-        for run in self._search(f"tags.`{ORIGIN_KEY}` = {entities.quoted(identity)}"):
+        for run in self._search(f"tags.`{ORIGIN_KEY}` {entities.equals(identity)}"):
             if run.data.tags.get(ORIGIN_KEY) == identity:
                 return self._copy(run)
         platform, _, run_id = identity.partition(":")
