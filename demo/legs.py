@@ -6,6 +6,9 @@ server still runs) and `url`. It adds to `Stage.findings`, by `Stage.expect`, wh
 
 from __future__ import annotations
 
+from .comet import comet_zips
 from .stage import Step
 
-LEGS: list[Step] = []
+LEGS: list[Step] = [
+    Step("copy to Comet's offline zips and back, without an account", comet_zips),
+]
