@@ -136,7 +136,10 @@ class StreamFitter:
 
 
 class _Seen:
-    """Lets each row through once. 8 bytes a row; sorted runs of doubling length, merged as they grow."""
+    """Lets each row through once. 8 bytes a row; sorted runs of doubling length, merged as they grow,
+    up to `LONGEST`, so that a merge never needs much room beside them."""
+
+    LONGEST = 2_000_000
 
     def __init__(self) -> None:
         self._runs: list[Hashes] = []
@@ -151,7 +154,11 @@ class _Seen:
             new &= run[place] != hashes
         if new.any():
             self._runs.append(hashes[new])
-        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+        while (
+            len(self._runs) > 1
+            and len(self._runs[-2]) <= 2 * len(self._runs[-1])
+            and len(self._runs[-2]) + len(self._runs[-1]) <= self.LONGEST
+        ):
             last = self._runs.pop()
             self._runs[-1] = np.sort(np.concatenate((self._runs[-1], last)), kind="stable")
         if new.all() and len(hashes) == batch.num_rows:
