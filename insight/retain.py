@@ -59,7 +59,8 @@ class RetentionPlan:
     @property
     def hash(self) -> str:
         """Names this plan, and no other, to `apply`."""
-        return digest([self.location, self.expiring, self.orphans])[:16]
+        items = sorted((e.run_id, e.what, e.files, e.bytes) for e in self.expiring)
+        return digest([self.location, items, self.orphans])[:16]
 
 
 def retain(

@@ -8,7 +8,7 @@ from ...errors import Unsupported
 
 if TYPE_CHECKING:
     from ...locations import Location
-    from ..base import Sink, Source
+    from ..base import Remover, Sink, Source
 
 _SQL = ("sqlite:", "sqlite+", "postgresql:", "postgresql+", "postgres:")  # others go through the client
 
@@ -50,6 +50,11 @@ class MlflowAdapter:
         from .sink import ClientSink
 
         return ClientSink(location)
+
+    def remover(self, location: Location) -> Remover:
+        from .remover import MlflowRemover
+
+        return MlflowRemover(location)
 
     def credentials(self) -> str | None:
         from .place import credentials
