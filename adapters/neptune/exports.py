@@ -20,7 +20,7 @@ from ...model import Artifact, ArtifactUse, Experiment, File, RegisteredModel, R
 from ..base import RunStats, Source, Throughput
 from . import export_files, export_registry, export_rows, lineage
 from .export_layout import Entity, Layout, Scope
-from .records import key_of, run_of
+from .records import key_of, references, run_of
 
 _SCOPES: tuple[Scope, ...] = ("run", "model", "model_version")
 
@@ -160,6 +160,8 @@ class ExportSource(Source):
         _, entity, native = self._entity(run)
         if entity.scope == "run":
             yield from export_files.files(entity, native)
+            if run.origin is not None:
+                yield from references(export_rows.scan(entity, native).attributes)
 
     def artifacts(self, run: Run) -> Iterator[Artifact]:
         native = self._entity(run)[2]
@@ -177,7 +179,10 @@ class ExportSource(Source):
     def open(self, run: Run, file: File) -> BinaryIO:
         if file.artifact is not None:
             run = Run(id=file.artifact.removesuffix(":files"), experiment="")
-        _, entity, _ = self._entity(run)
+        _, entity, native = self._entity(run)
+        if "source" not in file.metadata:
+            known = (one for one in export_files.files(entity, native) if one.path == file.path)
+            file = next(known, file)
         return export_files.open_file(entity, file)
 
     def registry(self) -> Iterator[RegisteredModel]:

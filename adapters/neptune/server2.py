@@ -23,6 +23,7 @@ from ..fit import text_of
 from .places import Place, Server
 from .records import (
     EXPERIMENT_PATH,
+    KIND_PATHS,
     PLATFORM,
     Attribute,
     Attributes,
@@ -229,7 +230,10 @@ class ServerSource2(Source):
     def open(self, run: Run, file: File) -> BinaryIO:
         if file.artifact is not None:
             run = Run(id=file.artifact.removesuffix(":files"), experiment="")
-        held, path = self._of(run), str(file.metadata.get("attribute") or "")
+        held = self._of(run)
+        if "attribute" not in file.metadata:
+            file = self._named(held, run.id, file)
+        path = str(file.metadata["attribute"])
         if path not in held.types or file.reference is not None:
             raise Vanished(f"{file.path} of {run.id} is not on the server")
         if (member := file.metadata.get("member")) is not None:
@@ -253,6 +257,16 @@ class ServerSource2(Source):
             if found is None:
                 raise Vanished(f"the server sent nothing for {file.path} of {run.id}")
             return found.open("rb")  # stays readable when its folder goes
+
+    def _named(self, held: _Held, id: str, file: File) -> File:
+        """The file of that path as `files` gives it; a file attribute is found without a listing."""
+        for path in (file.path, KIND_PATHS["files"] + file.path):
+            if held.types.get(path) == "file":
+                return replace(file, metadata={"attribute": path})
+        for known in self._files(held, id):
+            if known.path == file.path:
+                return known
+        raise Vanished(f"{file.path} of {id} is not on the server")
 
     def artifacts(self, run: Run) -> Iterator[Artifact]:
         for use in run.artifacts:

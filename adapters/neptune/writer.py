@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ...errors import Rejected
 from ...model import File, Origin, Run, Value
-from .. import batches
+from .. import batches, paths
 from ..base import RunWriter
 from .records import (
     EXPERIMENT_PATH,
@@ -127,6 +127,7 @@ class AttributeWriter(RunWriter):
             self.output.histograms(self._placed("histograms", batch))
 
     def file(self, file: File, stream: BinaryIO | None) -> None:
+        paths.checked(file.path)
         if stream is None:
             if file.reference is None:
                 raise Rejected(f"{file.path} has neither bytes nor a reference")
