@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..adapters.base import Concept, Sink, Source
 from ..adapters.batches import Fingerprint
-from ..adapters.fit_stream import fingerprint
+from ..adapters.fit_stream import STREAMS, fingerprint
 from ..adapters.merge import same
 from ..model import File, RegisteredModel, Run
 from .drive import Expected, ExpectedRun, add_columns, sha256_of
@@ -187,3 +187,16 @@ def short(wanted: object, got: object) -> str:
         ]
         wanted, got = ({k: part.get(k, "(absent)") for k in keys} for part in (wanted, got))
     return f"{str(got)[:300]}, not {str(wanted)[:300]}"
+
+
+def read_all(source: Source, run: Run) -> object:
+    """Everything of one run, in a comparable form."""
+    streams = {s: sum(batch.num_rows for batch in getattr(source, s)(run)) for s in STREAMS}
+    prints = Fingerprint.of(source.points(run)).by_key
+    contents = {}
+    for file in source.files(run):
+        if file.reference is None:
+            with source.open(run, file) as stream:
+                contents[file.path] = stream.read()
+    artifacts = {a.id: sorted(f.path for f in source.artifact_files(a)) for a in source.artifacts(run)}
+    return streams, prints, contents, artifacts

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from ..adapters.base import Source
 from ..adapters.batches import Fingerprint
-from ..adapters.fit_stream import STREAMS
 from ..errors import OutgrowError
 from ..filters import parse
-from ..model import File, Run
+from ..model import File
 from . import hostile, records
+from .compare import read_all
 from .drive import Expected
 from .place import Contract, Place, find_run, written
 
@@ -91,16 +90,3 @@ class ReadingContract(Contract):
             with ThreadPoolExecutor(4) as pool:
                 together = list(pool.map(lambda run: read_all(source, run), runs * 4))
         assert together == alone * 4
-
-
-def read_all(source: Source, run: Run) -> object:
-    """Everything of one run, in a comparable form."""
-    streams = {s: sum(batch.num_rows for batch in getattr(source, s)(run)) for s in STREAMS}
-    prints = Fingerprint.of(source.points(run)).by_key
-    contents = {}
-    for file in source.files(run):
-        if file.reference is None:
-            with source.open(run, file) as stream:
-                contents[file.path] = stream.read()
-    artifacts = {a.id: sorted(f.path for f in source.artifact_files(a)) for a in source.artifacts(run)}
-    return streams, prints, contents, artifacts

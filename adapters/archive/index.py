@@ -44,8 +44,7 @@ class Index:
         """Every table file, by its path."""
         self._parts_of: dict[tuple[str, str], list[Part]] = {}
         self._seen: set[str] = set()
-        self._small: dict[str, Place] = {}
-        self._small_seen: set[str] = set()
+        self._places: dict[str, tuple[dict[str, Place], set[str]]] = {}
         self._slices: dict[str, dict[str, tuple[int, int]]] = {}
         self._lock = threading.RLock()
 
@@ -111,26 +110,22 @@ class Index:
                         found[slot] = load(record, kind, f"{slot} in {part.path}")
         return found
 
-    def places(self, table: str) -> dict[str, Place]:
-        """Where the latest row of every id is."""
-        found: dict[str, Place] = {}
-        for segment in self.segments.live:
-            for part in segment.parts_of(table):
-                for row, slot in enumerate(self.reader.read(part, ["id"]).column("id").to_pylist()):
-                    found[slot] = Place(part, segment.name, row)
-        return found
+    def places(self, table: str, key: str = "id") -> dict[str, Place]:
+        """Where the latest row of every id is. Not to be changed by the caller."""
+        with self._lock:
+            found, seen = self._places.setdefault(table, ({}, set()))
+            for segment in self.segments.live:
+                if segment.name not in seen:
+                    seen.add(segment.name)
+                    for part in segment.parts_of(table):
+                        for row, slot in enumerate(self.reader.read(part, [key]).column(key).to_pylist()):
+                            if slot not in found or found[slot].segment <= segment.name:
+                                found[slot] = Place(part, segment.name, row)
+            return found
 
     def small_files(self) -> dict[str, Place]:
         """SHA-256 → where the bytes of a small file are."""
-        with self._lock:
-            for segment in self.segments.live:
-                if segment.name not in self._small_seen:
-                    for part in segment.parts_of("small_files"):
-                        listed = self.reader.read(part, ["sha256"]).column("sha256").to_pylist()
-                        places = (Place(part, segment.name, row) for row in range(len(listed)))
-                        self._small.update(zip(listed, places, strict=True))
-                    self._small_seen.add(segment.name)
-            return self._small
+        return self.places("small_files", "sha256")
 
     def origins(self, table: str) -> dict[str, str]:
         """id → origin, of every row of a table that has both."""

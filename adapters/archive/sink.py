@@ -122,15 +122,17 @@ class ArchiveSink(Sink):
         self._stored_experiments: set[str] | None = None
         self._blobs: set[str] = set()
         self._models: dict[tuple[str, str], RegisteredModel] | None = None
+        self._trace_origins: dict[str, str] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         return CAPABILITIES
 
     def _ensure_root(self) -> None:
-        if not self._rooted:
-            ensure_root(self._storage)
-            self._rooted = True
+        with self._lock:
+            if not self._rooted:
+                ensure_root(self._storage)
+                self._rooted = True
 
     def scratch(self) -> Path:
         return self._storage.scratch()
@@ -236,7 +238,13 @@ class ArchiveSink(Sink):
             return artifact_id in self._pending.artifacts or artifact_id in self._fresh().places("artifacts")
 
     def stage_artifact(self, artifact: Artifact, files: list[File]) -> None:
+        """An artifact version for the next segment, unless the archive has exactly this one."""
         with self._lock:
+            if (place := self._fresh().places("artifacts").get(artifact.id)) is not None:
+                held = self._index.files("artifact_files", "artifact", artifact.id, place.segment)
+                if held == files and self._index.cell(place, "record") == records.text(artifact):
+                    self._pending.artifacts.pop(artifact.id, None)
+                    return
             self._pending.artifacts[artifact.id] = (artifact, files)
 
     def adopt(self, files: list[BulkFile]) -> None:
@@ -269,12 +277,14 @@ class ArchiveSink(Sink):
 
     def trace(self, trace: Trace, origin: Origin) -> str:
         with self._lock:
-            known = self._fresh().origins("traces") | {k: o for k, (_, o) in self._pending.traces.items()}
+            if self._trace_origins is None:
+                self._trace_origins = self._fresh().origins("traces")
             here = trace.id
-            if known.get(here, origin.identity) != origin.identity:
+            if self._trace_origins.get(here, origin.identity) != origin.identity:
                 here = f"{origin.platform}:{trace.id}"  # another platform's trace has that id
-            if here not in known:
+            if here not in self._trace_origins:
                 self._pending.traces[here] = (replace(trace, id=here), origin.identity)
+                self._trace_origins[here] = origin.identity
         return here
 
     def evaluation_dataset(self, dataset: EvaluationDataset) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -37,6 +38,8 @@ _SCRATCH = ".writing"
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
 _CACHED_FILES = 8
 _SYNC_THREADS = 8
+_ONE_REQUEST = 8 * 2**20
+"""Bytes up to which a file is sent or fetched in one request."""
 _IN_ARROW = {"s3", "gs", "gcs"}
 """Object stores that pyarrow reaches by itself, where fsspec's own package is not installed."""
 
@@ -285,6 +288,8 @@ class RemoteStorage(Storage):
 
     def open(self, name: str) -> BinaryIO:
         with reading(self.url):
+            if self.fs.size(self._path(name)) <= _ONE_REQUEST:
+                return io.BytesIO(self.fs.cat_file(self._path(name)))
             stream: BinaryIO = self.fs.open(self._path(name), "rb")
             return stream
 
@@ -308,11 +313,17 @@ class RemoteStorage(Storage):
         target = self._path(name)
         with writing(self.url):
             try:
-                self.fs.put_file(str(local), target)
+                self._upload(local, target)
             except FileNotFoundError:
                 self.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-                self.fs.put_file(str(local), target)
+                self._upload(local, target)
         local.unlink()
+
+    def _upload(self, local: Path, target: str) -> None:
+        if local.stat().st_size <= _ONE_REQUEST:
+            self.fs.pipe_file(target, local.read_bytes())
+        else:
+            self.fs.put_file(str(local), target)
 
     def settle(self) -> None:
         """An object store's PUT is durable when it returns."""
@@ -329,7 +340,10 @@ class RemoteStorage(Storage):
                 return pa.OSFile(str(self._cache[name]))
         path = self.scratch() / uuid.uuid4().hex
         with reading(self.url):
-            self.fs.get_file(self._path(name), str(path))
+            if self.fs.size(self._path(name)) <= _ONE_REQUEST:
+                path.write_bytes(self.fs.cat_file(self._path(name)))
+            else:
+                self.fs.get_file(self._path(name), str(path))
         with self._lock:
             self._cache[name] = path
             while len(self._cache) > _CACHED_FILES:

@@ -203,14 +203,13 @@ class TableReader:
             file = self._storage.local(part.path)
         except FileNotFoundError as error:
             raise Corrupt(f"{where} is missing", hint="restore the file from a backup") from error
+        if (size := file.size()) != part.size:
+            file.close()
+            raise Corrupt(
+                f"{where} has {size} bytes, not the {part.size} of its manifest",
+                hint="restore the file from a backup",
+            )
         if part.path not in self._checked:
-            size = file.size()
-            if size != part.size:
-                file.close()
-                raise Corrupt(
-                    f"{where} has {size} bytes, not the {part.size} of its manifest",
-                    hint="restore the file from a backup",
-                )
             found = hashlib.sha256()
             while block := file.read(2**20):
                 found.update(block)

@@ -13,7 +13,7 @@ from ..base import RunWriter
 from ..batches import split
 from ..replay import Replay
 from .bulk import SPILL_ROWS, BulkFile, BulkWriter, Piece, Tally, read_pieces
-from .records import artifact_id, stats_of
+from .records import artifact_id, stats_of, text
 
 if TYPE_CHECKING:
     from .index import Index
@@ -42,6 +42,7 @@ class _Present:
         self.files = index.files("run_files", "run", run_id, place.segment)
         self.pieces = index.pieces(run_id)
         self.stats = index.stats(run_id)
+        self.mark = index.runs[run_id].mark
 
     def points_by_key(self) -> dict[str, int]:
         segment = self._index.runs[self.run.id].place.segment
@@ -72,6 +73,7 @@ class ArchiveWriter(RunWriter):
         self._bulk.pieces = list(present.pieces) if present else []
         self._tally: Tally | None = None if present else Tally()
         self._replays: dict[str, Replay] = {}
+        self._staged = False
 
     def params(self, params: Mapping[str, Value]) -> None:
         self._params |= params
@@ -142,7 +144,20 @@ class ArchiveWriter(RunWriter):
             artifacts=self._uses + [use for use in run.artifacts if use not in self._uses],
             origin=self._origin,
         )
-        self._sink.stage_run(self._finished(record, mark))
+        if self._staged or not self._is_as_present(record, mark):
+            self._staged = True
+            self._sink.stage_run(self._finished(record, mark))
+
+    def _is_as_present(self, record: Run, mark: str | None) -> bool:
+        """Whether the archive has exactly this already."""
+        present = self._present
+        return (
+            present is not None
+            and self._tally is None
+            and mark == present.mark
+            and list(self._files.values()) == present.files
+            and text(record) == text(present.run)
+        )
 
     def _finished(self, record: Run, mark: str | None) -> Callable[[dict[str, BulkFile]], Finished]:
         files = list(self._files.values())

@@ -11,7 +11,7 @@ from outgrow.adapters.archive.manifest import FOLDER, ROOT_FILE
 from outgrow.errors import Corrupt, LocationError, OutgrowError, SchemaVersionError
 from outgrow.locations import open_sink, open_source
 from outgrow.testing import hostile, records
-from outgrow.testing.contract_reading import read_all
+from outgrow.testing.compare import read_all
 from outgrow.testing.drive import write
 from outgrow.testing.memory import MemorySource
 
