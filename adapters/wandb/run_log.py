@@ -162,21 +162,34 @@ def packages_of(requirements: str) -> dict[str, str]:
 
 def _add_row(columns: dict[str, tuple[list[int], list[str]]], row: int, history: pb.HistoryRecord) -> None:
     step_told = False
+    trees: dict[str, dict[str, Any]] = {}
     for item in history.item:
         nested = item.nested_key
-        key = (nested[0] if len(nested) == 1 else ".".join(nested)) or item.key
         text = item.value_json or _typed(item)
-        if key == "_step":
-            step_told = True
-        column = columns.get(key)
-        if column is None:
-            column = columns[key] = ([], [])
-        column[0].append(row)
-        column[1].append(text)
+        if len(nested) > 1:  # a logged mapping comes as its leaves; media are told by the whole
+            at = trees.setdefault(nested[0], {})
+            for part in nested[1:-1]:
+                inner = at.get(part)
+                if not isinstance(inner, dict):
+                    inner = at[part] = {}
+                at = inner
+            at[nested[-1]] = json.loads(text)
+            continue
+        key = (nested[0] if nested else "") or item.key
+        step_told = step_told or key == "_step"
+        _put(columns, key, row, text)
+    for key, tree in trees.items():
+        _put(columns, key, row, json.dumps(tree))
     if not step_told:
-        steps = columns.setdefault("_step", ([], []))
-        steps[0].append(row)
-        steps[1].append(str(history.step.num))
+        _put(columns, "_step", row, str(history.step.num))
+
+
+def _put(columns: dict[str, tuple[list[int], list[str]]], key: str, row: int, text: str) -> None:
+    column = columns.get(key)
+    if column is None:
+        column = columns[key] = ([], [])
+    column[0].append(row)
+    column[1].append(text)
 
 
 def _typed(item: pb.HistoryItem) -> str:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from emulators.wandb import WandbServer
 from outgrow import locations
 from outgrow.adapters.base import Sink
+from outgrow.adapters.wandb.cloud_sink import ProjectSink
+from outgrow.adapters.wandb.upload import Uploader
 from outgrow.testing import hostile
+from outgrow.testing.compare import Difference
 from outgrow.testing.contract import Judge, Place, ReadingContract, RoundTripContract, WritingContract
 from outgrow.testing.place import written
 from outgrow.testing.roundtrip import round_trip
@@ -22,48 +26,72 @@ from outgrow.testing.roundtrip import round_trip
 ROUND_TRIPS = ("facts", "steps", "texts", "registry", "artifacts", "references", "states", "nonfinite")
 
 
+class Server:
+    """The emulator, and one uploader for all the sinks of this module."""
+
+    def __init__(self, emulator: WandbServer, home: Path) -> None:
+        self.emulator = emulator
+        self.uploader = Uploader(home / "sync", emulator.url)
+
+
 class ServerPlace(Place):
-    def __init__(self, server: WandbServer) -> None:
+    """A project of its own."""
+
+    def __init__(self, server: Server, project: str) -> None:
         self.server = server
-        self.location = "wandb:ada/contract"
-        self._sink = locations.open_sink(self.location)
-        self.close, self._sink.close = self._sink.close, lambda: None  # type: ignore[method-assign]
+        self.location = f"wandb:ada/{project}"
 
     def sink(self) -> Sink:
-        return self._sink
+        sink = locations.open_sink(self.location)
+        assert isinstance(sink, ProjectSink)
+        sink.uploader = _Shared(self.server.uploader)  # type: ignore[assignment]
+        return sink
 
     def state(self) -> object:
-        held = self.server.state
+        held = self.server.emulator.state
         runs = [
             (key, run.config, run.summary, run.history, sorted(run.files)) for key, run in held.runs.items()
         ]
         return repr(runs), len(held.artifacts), sorted(held.storage)
 
 
+class _Shared:
+    def __init__(self, uploader: Uploader) -> None:
+        self.upload = uploader.upload
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("wandb-home")
-    with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment(home).items():
+    with WandbServer() as emulator, pytest.MonkeyPatch.context() as patch:
+        for name, value in emulator.environment(home).items():
             patch.setenv(name, value)
-        place = ServerPlace(server)
-        yield place
-        place.close()
+        server = Server(emulator, home)
+        yield server
+        server.uploader.close()
+
+
+@pytest.fixture
+def place(server: Server, suffix: str) -> Place:
+    return ServerPlace(server, f"project{suffix}")
 
 
 @pytest.fixture(scope="module")
-def results(place: Place) -> Iterator[dict[str, Future]]:
+def results(server: Server) -> Iterator[dict[str, Future]]:
     """Every hostile run written, and some taken through a round trip, all at once."""
+
+    def trip(case: str) -> list[Difference]:
+        place = ServerPlace(server, f"trip-{case}")
+        return list(round_trip(hostile.load(case), place.sink, place.source, place.settle))
+
     with ThreadPoolExecutor(16) as pool:
-        futures = {
-            f"write {case}": pool.submit(written, place, hostile.load(case, f"-w-{case}"))
-            for case in hostile.names()
-        }
-        for case in ROUND_TRIPS:
-            source = hostile.load(case, f"-r-{case}")
-            futures[f"trip {case}"] = pool.submit(
-                lambda source: list(round_trip(source, place.sink, place.source, place.settle)), source
-            )
+        futures: dict[str, Future] = {f"trip {case}": pool.submit(trip, case) for case in ROUND_TRIPS}
+        for case in hostile.names():
+            place = ServerPlace(server, f"write-{case}")
+            futures[f"write {case}"] = pool.submit(written, place, hostile.load(case))
         yield futures
 
 

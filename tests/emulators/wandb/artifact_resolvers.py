@@ -33,7 +33,7 @@ class ArtifactResolvers:
     def artifact_by_id(self, artifact_id: str) -> Artifact | None:
         return next((a for a in self.state.artifacts if a.id == artifact_id), None)
 
-    def client_id_mapping(self, clientID: str) -> Node | None:  # noqa: N803
+    def client_id_mapping(self, clientID: str) -> Node | None:
         found = next((a for a in self.state.artifacts if a.client_id == clientID), None)
         return found and {"serverID": found.id}
 
@@ -251,7 +251,7 @@ class ArtifactResolvers:
 
     def _registry_collections(
         self,
-        projectFilters: str | None = None,  # noqa: N803
+        projectFilters: str | None = None,
         filters: str | None = None,
         after: Any = None,
         first: Any = None,
@@ -261,8 +261,8 @@ class ArtifactResolvers:
 
     def _registry_members(
         self,
-        projectFilters: str | None = None,  # noqa: N803
-        collectionFilters: str | None = None,  # noqa: N803
+        projectFilters: str | None = None,
+        collectionFilters: str | None = None,
         after: Any = None,
         first: Any = None,
         **_: Any,

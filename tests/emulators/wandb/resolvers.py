@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -90,7 +91,7 @@ class Resolvers(ArtifactResolvers):
 
     # --- projects ---
 
-    def project(self, name: str, entityName: str | None = None) -> Node | None:  # noqa: N803
+    def project(self, name: str, entityName: str | None = None) -> Node | None:
         entity = entityName or self.server.entity
         if (entity, name) not in self.state.projects:
             return None
@@ -198,11 +199,12 @@ class Resolvers(ArtifactResolvers):
         self,
         run: Run,
         samples: int = 500,
-        minStep: int = 0,  # noqa: N803
-        maxStep: int = 2**62,  # noqa: N803
+        minStep: int = 0,
+        maxStep: int = 2**62,
     ) -> list[str]:
-        rows = sorted(run.history, key=lambda row: row["_step"])
-        return [dumps(row) for row in rows if minStep <= row["_step"] < maxStep][:samples]
+        rows = sorted(run.history, key=_step)
+        first, last = bisect_left(rows, minStep, key=_step), bisect_left(rows, maxStep, key=_step)
+        return [dumps(row) for row in _sample(rows[first:last], samples)]
 
     def sampled(self, run: Run, spec: dict[str, Any]) -> list[dict[str, Any]]:
         low, high = spec.get("minStep", 0), spec.get("maxStep", 2**62)
@@ -322,6 +324,10 @@ def _log_line(line: tuple[int, str]) -> Node:
         level, text = "error", text.removeprefix("ERROR ")
     time, _, content = text.partition(" ")
     return {"number": number, "timestamp": time, "level": level, "label": "", "line": content}
+
+
+def _step(row: dict[str, Any]) -> int:
+    return int(row["_step"])
 
 
 def _sample(items: list[Any], count: int) -> list[Any]:

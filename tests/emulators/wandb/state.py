@@ -17,6 +17,11 @@ def now() -> str:
 def dumps(value: Any) -> str:
     """JSON as the server writes it: NaN and the infinities are texts."""
 
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        pass
+
     def plain(x: Any) -> Any:
         if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
             return "NaN" if x != x else "Infinity" if x > 0 else "-Infinity"
