@@ -126,6 +126,8 @@ class Capabilities:
     """Two identical points stay two."""
     point_times: Literal["us", "ms", "s", "none"] = "us"
     null_point_times: bool = True
+    times_before_1970: bool = True
+    """A point may have a time before 1970 UTC. False: it gets the beginning of 1970."""
     run_times: Literal["us", "ms", "s", "none"] = "us"
     point_columns: frozenset[str] = frozenset()
     """Optional columns of points (`epoch`, `context`) that the platform keeps."""

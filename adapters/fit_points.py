@@ -138,6 +138,12 @@ def _fit_point_times(
         )
         start = fit_time(run.started_at or run.created_at, caps.point_times) or datetime.fromtimestamp(0, UTC)
         times = times.fill_null(pa.scalar(start, batches.TIME))
+    if not caps.times_before_1970:
+        epoch = pa.scalar(0, pa.int64()).cast(batches.TIME)
+        early = pc.less(times, epoch).fill_null(False)
+        if count := pc.sum(early).as_py():
+            losses.append(Loss("rounded", "points", "points of before 1970 get its first moment", count))
+            times = pc.if_else(early, epoch, times)
     return _set(batch, "time", times)
 
 

@@ -49,10 +49,10 @@ _STREAM_LIMITS = (
     "null_steps",
     "repeated_steps",
     "decreasing_steps",
-    "decreasing_steps",
     "exact_duplicates",
     "point_times",
     "null_point_times",
+    "times_before_1970",
     "max_points_per_series",
     "step_decimals",
     "max_step",
@@ -166,7 +166,7 @@ def renamed(run: Run, fitted: FittedRun, caps: Capabilities) -> Names:
 
 def encode(record: OriginRecord) -> bytes:
     """The record as the bytes of `origin.json`; equal records have equal bytes."""
-    text = json.dumps(to_builtins(record), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps(to_builtins(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
 
 

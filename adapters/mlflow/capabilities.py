@@ -78,6 +78,7 @@ CLIENT = Capabilities(
     exact_duplicates=False,
     point_times="ms",
     null_point_times=False,
+    times_before_1970=False,  # validation._validate_metric
     run_times="ms",
     version_numbers="sequential",
     replay="idempotent",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ...errors import LocationError
 from .errors import clean, translated
@@ -79,9 +81,6 @@ class Connection:
             self.tracking.search_experiments(max_results=1)
 
     def _open_database(self, writable: bool) -> None:
-        from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
         uri = self.location.rest
         path = sqlite_path(self.location)
         if not writable:
@@ -90,13 +89,12 @@ class Connection:
                     raise LocationError(
                         f"there is no database {path}", hint="check the path; a source is never made"
                     )
-                uri = f"sqlite:///file:{path.as_posix()}?mode=ro&uri=true"
+                uri = f"sqlite:///file:{quote(path.as_posix())}?mode=ro&uri=true"
             root = "mlflow-artifacts:/"  # nothing is ever created under it
         else:
             root = self.artifact_root = artifact_root(self.location)
         with self.calling("could not open the database"):
-            self.tracking = SqlAlchemyStore(uri, root)
-            self.registry = RegistryStore(uri)
+            self.tracking, self.registry = _database_stores(uri, root)
 
     @contextmanager
     def calling(self, doing: str) -> Iterator[None]:
@@ -116,6 +114,15 @@ class Connection:
 
         with _use_tracking_uri(self.location.rest):
             yield
+
+
+@cache
+def _database_stores(uri: str, root: str) -> tuple[Any, Any]:
+    """MLflow reads all its migrations to check the schema, half a second: once a process is enough."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return SqlAlchemyStore(uri, root), RegistryStore(uri)
 
 
 def _quiet() -> None:

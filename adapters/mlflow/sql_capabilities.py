@@ -27,6 +27,7 @@ def sql_capabilities(kind: Literal["sqlite", "postgresql"]) -> Capabilities:
         holds=MappingProxyType(HOLDS | _ONLY_HERE),
         file_path=DIRECT_PATH,
         chosen_run_ids=True,
+        times_before_1970=True,
         batch_points=200_000,
         writers=None,
         flush_runs=FLUSH_RUNS,
