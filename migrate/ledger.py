@@ -89,6 +89,7 @@ class Ledger:
             ) from error
 
     def _open(self) -> None:
+        self._db.execute("PRAGMA synchronous=NORMAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > LEDGER_VERSION:
             raise SchemaVersionError(

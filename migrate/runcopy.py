@@ -6,6 +6,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -110,9 +111,9 @@ class _RunCopy:
             writer.tags(target.tags, target.labels)
         if target.datasets:
             writer.datasets(target.datasets)
-        with tempfile.TemporaryDirectory(prefix="outgrow-") as folder:
+        with _Scratch() as scratch:
             attached = [
-                path for stream in STREAMS if (path := self._stream(stream, writer, existing, Path(folder)))
+                path for stream in STREAMS if (path := self._stream(stream, writer, existing, scratch))
             ]
             names = self.files.loose(writer)
             uses = self.files.artifacts(writer)
@@ -136,11 +137,13 @@ class _RunCopy:
 
     # --- streams ---------------------------------------------------------------------------
 
-    def _stream(self, stream: Stream, writer: RunWriter, existing: Copy | None, folder: Path) -> Path | None:
+    def _stream(
+        self, stream: Stream, writer: RunWriter, existing: Copy | None, scratch: _Scratch
+    ) -> Path | None:
         """Write a stream; the path of its Parquet file where the target does not hold all of it."""
         run = self.job.run
         if not self.caps.native(stream):
-            return self._attach_all(stream, folder)
+            return self._attach_all(stream, scratch)
         rows = FittedStream(self.source, stream, run, self.job.stats, self.fitted, self.caps)
         again = existing is not None and self.caps.replay == "append"
         known = Replay(self.context.target_rows(stream, existing) if again and existing else ())
@@ -160,14 +163,16 @@ class _RunCopy:
         if not rows.fitter.original.count and not rows.made:
             return None
         self.streams[stream] = stream_record(rows.fitter.original.count, rows.fitter.written.by_key, inexact)
-        path = folder / Path(stream_path(stream)).name
-        return path if inexact and self._attach(stream, inexact, path) else None
+        if not inexact:
+            return None
+        path = scratch.path(stream)
+        return path if self._attach(stream, inexact, path) else None
 
     def _attach(self, stream: Stream, keys: set[str], path: Path) -> bool:
         with ReadAhead(reader(self.source, stream)(self.job.run)) as ahead:
             return write_rows(self._checked(ahead), keys, path)
 
-    def _attach_all(self, stream: Stream, folder: Path) -> Path | None:
+    def _attach_all(self, stream: Stream, scratch: _Scratch) -> Path | None:
         """A stream that the target has no place for."""
         seen = self.originals[stream] = Fingerprint()
 
@@ -176,9 +181,13 @@ class _RunCopy:
                 fingerprint(stream, batch, seen)
                 yield batch
 
-        path = folder / Path(stream_path(stream)).name
         with ReadAhead(counted()) as ahead:
-            found = write_rows(self._checked(ahead), None, path)
+            rows = self._checked(ahead)
+            first = next(rows, None)
+            if first is None:
+                return None
+            path = scratch.path(stream)
+            found = write_rows(chain([first], rows), None, path)
         if not found:
             return None
         self.losses.add([Loss("moved", stream, f"{stream}: only in the origin record", seen.count)])
@@ -218,3 +227,22 @@ class _RunCopy:
 
 def _origin_file(path: str, size: int) -> File:
     return File(path=path, size=size)
+
+
+class _Scratch:
+    """A temporary folder, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def path(self, stream: Stream) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="outgrow-")
+        return Path(self._folder.name) / Path(stream_path(stream)).name
+
+    def __enter__(self) -> _Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()

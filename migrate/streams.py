@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import pyarrow as pa
@@ -71,22 +72,27 @@ class FittedStream:
             yield batch
 
 
+# Threads are kept, not made for each stream; as many as there are streams being read at once.
+_READERS = ThreadPoolExecutor(512, thread_name_prefix="outgrow-read-ahead")
+
+
 class ReadAhead(Iterable[T]):
-    """Iterates in a thread of its own, a few items ahead, so that reading and writing overlap."""
+    """Iterates in another thread, a few items ahead, so that reading and writing overlap."""
 
     def __init__(self, items: Iterator[T], depth: int = 4) -> None:
         self._items = items
         self._queue: queue.Queue[object] = queue.Queue(depth)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="outgrow-read-ahead", daemon=True)
+        self._reading: Future[None] | None = None
 
     def __enter__(self) -> ReadAhead[T]:
-        self._thread.start()
+        self._reading = _READERS.submit(self._read)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        if self._reading is not None:
+            self._reading.result()
 
     def _read(self) -> None:
         end: object = _END
