@@ -32,8 +32,6 @@ _ORDER = (
     "logged_model_metrics", "inputs",
 )  # fmt: skip
 _KEEP = {"inputs"}
-_OF_RUNS = {"logged_model_metrics"}
-"""Their run may not be written yet; it brings them along when it is."""
 BULK_FROM = 5_000
 """Rows of `metrics` from which a file between is worth while."""
 REBUILD_FROM = 50_000
@@ -237,9 +235,8 @@ class Writer:
             for n in names
         )
         key = ", ".join(f'"{n}"' for n in spec.key if n in names)
-        where = "EXISTS (SELECT 1 FROM runs WHERE run_uuid = run_id)" if table in _OF_RUNS else "true"
         cursor.execute(
-            f"INSERT INTO {table} ({quoted}) SELECT {values} FROM outgrow_{table} WHERE {where} "
+            f"INSERT INTO {table} ({quoted}) SELECT {values} FROM outgrow_{table} WHERE true "
             f"ON CONFLICT ({key}) DO {_action(table, names, conflict)}"
         )
 

@@ -13,7 +13,7 @@ from ..base import MARK_KEY, RunWriter
 from ..fit import text_of
 from . import sql_points
 from .artifacts import files_at
-from .assets import native_datasets, native_model
+from .assets import metrics_tag, native_datasets, native_model, point_of
 from .records import LARGEST, labels_tag, ms_of, native_run, own_history, user_tags
 from .sql_assets import MODEL_STATUS
 from .sql_store import joined
@@ -89,7 +89,7 @@ class SqlRunWriter(RunWriter):
         self, artifact: Artifact, use: ArtifactUse, files: Iterable[tuple[File, BinaryIO | None]]
     ) -> str:
         model_id, origin_id, there = self.sink.model_id(artifact, self.origin)
-        self._put_metrics(model_id, artifact, use)
+        self._put_metrics(model_id, artifact)
         if not (there and use.role == "input"):  # a model that a run only used was written with its maker
             self._put_model(model_id, origin_id, artifact, use)
             root = files_at(self._model_uri(model_id), self.sink.location)
@@ -140,36 +140,41 @@ class SqlRunWriter(RunWriter):
                     {"model_id": model_id, "experiment_id": experiment, "param_key": k, "param_value": v}
                     for k, v in native.params.items()
                 ],
-                "logged_model_tags": [
-                    {"model_id": model_id, "experiment_id": experiment, "tag_key": k, "tag_value": v}
-                    for k, v in native.tags.items()
-                ],
+                "logged_model_tags": self._model_tags(model_id, native.tags),
             },
         )
 
-    def _put_metrics(self, model_id: str, artifact: Artifact, use: ArtifactUse) -> None:
-        """The model's metrics. Those of a run that is not here yet are left to that run."""
-        self.sink.put(
-            self.run_id,
+    def _put_metrics(self, model_id: str, artifact: Artifact) -> None:
+        """The model's metrics that this run measured; those of other runs come with them."""
+        own = [metric for metric in artifact.metrics if metric.run == self.run_id]
+        rows: list[Row] = [
             {
-                "logged_model_metrics": [
-                    {
-                        "model_id": model_id,
-                        "metric_name": metric.key,
-                        "metric_timestamp_ms": ms_of(metric.time) or 0,
-                        "metric_step": metric.step,
-                        "metric_value": _stored(metric.value),
-                        "experiment_id": self.home.experiment_id,
-                        "run_id": metric.run or self.run_id,
-                        "dataset_uuid": None,
-                        "dataset_name": metric.dataset,
-                        "dataset_digest": metric.digest,
-                    }
-                    for metric in artifact.metrics
-                    if metric.run is not None or use.role == "output"
-                ]
-            },
+                "model_id": model_id,
+                "metric_name": metric.key,
+                "metric_timestamp_ms": ms_of(metric.time),
+                "metric_step": metric.step,
+                "metric_value": _stored(metric.value),
+                "experiment_id": self.home.experiment_id,
+                "run_id": self.run_id,
+                "dataset_uuid": None,
+                "dataset_name": metric.dataset,
+                "dataset_digest": metric.digest,
+            }
+            for metric in own
+            if point_of(metric) is not None
+        ]
+        rest = [metric for metric in own if point_of(metric) is None]
+        tags = metrics_tag(self.run_id, rest) if rest else {}
+        self.sink.put(
+            self.run_id, {"logged_model_metrics": rows, "logged_model_tags": self._model_tags(model_id, tags)}
         )
+
+    def _model_tags(self, model_id: str, tags: Mapping[str, str]) -> list[Row]:
+        experiment = self.home.experiment_id
+        return [
+            {"model_id": model_id, "experiment_id": experiment, "tag_key": k, "tag_value": v}
+            for k, v in tags.items()
+        ]
 
     def finish(self, run: Run, mark: str | None) -> None:
         self._put_run(run, finished=True, mark=mark)
