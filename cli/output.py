@@ -162,6 +162,8 @@ def print_copy(report: CopyReport) -> None:
     if report.stopped_by is not None:
         hint = f"\n  {report.stopped_by.hint}" if report.stopped_by.hint else ""
         click.echo(f"outgrow: stopped: {report.stopped_by.message}{hint}", err=True)
+    if report.state == "interrupted":
+        click.echo("outgrow: interrupted", err=True)
     if report.state != "done":
         click.echo("The same command goes on where this one ended.", err=True)
     elif report.counts.get("failed"):
@@ -188,7 +190,7 @@ def print_check(report: CheckReport) -> None:
         for d in run.differences
         if not d.expected
     ]
-    rows += [[d.sign, "", "", d.what, d.detail] for d in _unexpected(report.registry)]
+    rows += [[d.sign, "", "", d.what, d.detail] for d in _unexpected(report.experiments + report.registry)]
     if rows:
         heading("Unexpected differences")
         print_table(["", "run", "name", "what", "detail"], rows[: 2 * SHOWN])

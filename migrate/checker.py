@@ -70,7 +70,14 @@ class _Checker:
         self.source, self.target, self.selection, self.deep = source, target, selection, deep
         self.caps: Capabilities = sink.capabilities
         self.copies: dict[str, Copy] = {copy.identity: copy for copy in sink.copies()}
-        self.twins: dict[str, _Twin] = dict(self._twins())
+        self.twins: dict[str, _Twin] = {}
+        self.doubled: set[str] = set()
+        for identity, twin in self._twins():
+            if identity in self.twins:
+                self.doubled.add(identity)
+            self.twins[identity] = twin
+        self.experiments: dict[str, tuple[Experiment, Experiment]] = {}
+        self.experiment_differences: list[Difference] = []
         self.identities: dict[str, str] = {}
         self.checks: list[RunCheck] = []
         self.ready: list[str] = []
@@ -100,6 +107,8 @@ class _Checker:
         if self.selection.everything:
             self._extra()
         try:
+            for experiment, twin in self.experiments.values():
+                self.experiment_differences += self._compare_experiment(experiment, twin)
             self.registry = compare_registry(
                 self.source,
                 self.target.source,
@@ -163,6 +172,7 @@ class _Checker:
         )
 
     def _pair(self, run: Run, experiment: Experiment, twin: _Twin) -> Pair:
+        self.experiments.setdefault(experiment.id, (experiment, twin.experiment))
         parent = self.identities.get(run.parent or "", f"{self.source.location.platform}:{run.parent}")
         there = self.twins.get(parent) if run.parent else None
         fitted, losses = fit_experiment(experiment, self.caps)
@@ -182,12 +192,28 @@ class _Checker:
         twin = self.twins.get(identity)
         return twin is not None and twin.run.origin is None and identity not in self.copies
 
+    def _compare_experiment(self, experiment: Experiment, twin: Experiment) -> Iterator[Difference]:
+        what = f"experiments/{experiment.name}"
+        if self.caps.native("experiment_tags"):
+            expected = not self.caps.holds["experiment_tags"].lossless
+            for key in experiment.tags.keys() - twin.tags.keys():
+                yield Difference(sign="-", what=f"{what}/tags/{key}", expected=expected)
+            if experiment.description and not twin.description:
+                yield Difference(sign="-", what=f"{what}/description", expected=expected)
+        if self.deep and self.caps.native("traces") and self.selection.everything:
+            want = sum(1 for _ in self.source.traces(experiment))
+            have = sum(1 for _ in self.target.source.traces(twin)) if want else 0
+            if have < want:
+                yield Difference(sign="-", what=f"{what}/traces", detail=f"{want} expected, {have} found")
+
     def _complete(self, identity: str) -> bool:
         copy = self.copies.get(identity)
         mark = Mark.parse(copy.mark) if copy else None
         return mark is not None and not mark.refused
 
     def _completion(self, identity: str) -> list[Difference]:
+        if identity in self.doubled:
+            return [Difference(sign="+", what="run", detail="it is in the target more than once")]
         copy = self.copies.get(identity)
         if copy is not None and copy.mark is not None:
             return []
@@ -216,13 +242,15 @@ class _Checker:
             )
 
     def report(self, seconds: float) -> CheckReport:
-        found = [difference for one in self.checks for difference in one.differences] + self.registry
+        found = [difference for one in self.checks for difference in one.differences]
+        found += self.experiment_differences + self.registry
         return CheckReport(
             source=str(self.source.location),
             target=str(self.target.location),
             deep=self.deep,
             runs=self.checks,
             counts=dict(Counter(one.sign for one in self.checks)),
+            experiments=self.experiment_differences,
             registry=self.registry,
             losses=self.losses.lines(),
             unexpected=sum(not difference.expected for difference in found),

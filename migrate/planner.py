@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 
 from ..adapters.base import NATIVE_MARK, Capabilities, RunStats, Sink, Source
-from ..adapters.fit import KeyMap, Loss, LossKind, fit_experiment, fit_model, fit_run
-from ..adapters.fit_stream import STREAMS, Losses, Stream
+from ..adapters.fit import KeyMap, Loss, fit_experiment, fit_model, fit_run
+from ..adapters.fit_stream import STREAMS, Losses
 from ..adapters.restored import Restored, restored
 from ..errors import CredentialsError, LocationError, OutgrowError, Unavailable
 from ..filters import Filter
 from ..model import Artifact, Experiment, Run
+from .foresee import only_in_origin, possible_losses
 from .ids import Ids, origin_of
 from .losses import LossTable
 from .marks import Mark
@@ -170,7 +171,7 @@ class _Planner:
             if self.deep:
                 survey.stats = self._read(run, survey.stats, losses)
             else:
-                losses.add(self._from_stats(run, survey.stats))
+                losses.add(possible_losses(survey.stats, self.caps))
             survey.stats = self._files(run, survey.stats, losses)
         except OutgrowError as error:
             survey.failure = Failure.of(error)
@@ -197,39 +198,8 @@ class _Planner:
             if self.caps.native(stream):
                 losses.add(fitted.fitter.losses)
             elif told[stream]:
-                losses.add([_only_in_origin(stream, told[stream])])
+                losses.add([only_in_origin(stream, told[stream])])
         return replace(stats, **told)
-
-    def _from_stats(self, run: Run, stats: RunStats) -> Iterator[Loss]:
-        """What may happen to the points, as far as the source tells."""
-        caps = self.caps
-        for stream in STREAMS[1:]:
-            rows = getattr(stats, stream)
-            if not caps.native(stream) and rows != 0:
-                yield _only_in_origin(stream, rows)
-        if stats.points == 0:
-            return
-        limit = caps.max_points_per_series
-        if not caps.float_steps and stats.fractional_steps != 0:
-            yield _possible("rounded", "fractional steps are rounded down", stats.fractional_steps)
-        if len(caps.nonfinite) < 3 and stats.nonfinite != 0:
-            lost = ", ".join(sorted({"nan", "inf", "-inf"} - caps.nonfinite))
-            yield _possible(
-                "dropped", f"values that are {lost}", stats.nonfinite if not caps.nonfinite else None
-            )
-        if limit is not None and (stats.longest_series is None or stats.longest_series > limit):
-            detail = f"series longer than {limit} points are reduced (first, last, lowest, highest kept)"
-            yield _possible("dropped", detail, stats.longest_series and stats.longest_series - limit)
-        if caps.point_times == "none":
-            yield _possible("dropped", "points have no time there", None)
-        elif caps.point_times != "us":
-            yield _possible("rounded", f"point times are kept in {caps.point_times}", None)
-        if not caps.exact_duplicates:
-            yield _possible("merged", "identical points are kept once", None)
-        if not caps.repeated_steps:
-            yield _possible("merged", "several values of one key at one step: the first is kept", None)
-        if not caps.negative_steps:
-            yield _possible("dropped", "points with a negative step", None)
 
     def _files(self, run: Run, stats: RunStats, losses: Losses) -> RunStats:
         """Names and sizes, where the source does not tell or they may have to change."""
@@ -388,12 +358,3 @@ def _names_there(sink: Sink, opened: ExitStack) -> _Names:
     except LocationError:
         return _Names(experiments={}, models={})  # nothing is there yet
     return names
-
-
-def _only_in_origin(stream: Stream, rows: int | None) -> Loss:
-    detail = f"{stream}: only in the origin record"
-    return Loss("moved", stream, detail, rows or 1, certain=rows is not None)
-
-
-def _possible(kind: LossKind, detail: str, rows: int | None) -> Loss:
-    return Loss(kind, "points", detail, rows or 1, certain=rows is not None)

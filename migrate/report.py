@@ -217,6 +217,8 @@ class CheckReport:
     runs: list[RunCheck]
     counts: dict[str, int]
     """Runs by sign."""
+    experiments: list[Difference]
+    """Of the experiments themselves, and of their traces (deep)."""
     registry: list[Difference]
     losses: list[LossLine]
     """Declared losses: what the target cannot show, kept in the origin records."""

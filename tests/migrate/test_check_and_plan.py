@@ -9,7 +9,7 @@ from migrating import POOR, change, source_of, written
 from outgrow import migrate
 from outgrow.adapters import batches
 from outgrow.errors import Corrupt
-from outgrow.model import Status
+from outgrow.model import Status, Trace
 from outgrow.testing import hostile, records
 from outgrow.testing.memory import MemorySink, RunData, capabilities
 
@@ -136,6 +136,32 @@ def test_a_lost_or_wrong_origin_record(copied):
     source, sink = copied
     del kept(sink).files["outgrow/origin.json"]
     assert ("-", "origin record") in found(source, sink, deep=True)[1]
+
+
+def test_a_run_that_is_there_twice(copied):
+    source, sink = copied
+    twice = replace(kept(sink), run=replace(kept(sink).run, id="again"))
+    sink.kept["again"] = twice
+    report, differences = found(source, sink, deep=True)
+    assert ("+", "run") in differences
+    assert report.exit_code == 1
+
+
+def test_experiments_and_traces(copied):
+    source, sink = copied
+    (here,) = sink._experiments.values()
+    sink._experiments[here.id] = replace(here, tags={})
+    source.all_traces.append(Trace(id="t1", experiment="1"))
+    report = migrate.check(source, sink, deep=True)
+    assert [(d.sign, d.what) for d in report.experiments] == [
+        ("-", "experiments/digits/tags/team"),
+        ("-", "experiments/digits/traces"),
+    ]
+    assert report.exit_code == 1
+    migrate.copy(source, sink)
+    assert [d.what for d in migrate.check(source, sink, deep=True).experiments] == [
+        "experiments/digits/tags/team"
+    ]
 
 
 def test_unfinished_copies_are_not_ready(copied):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from dataclasses import replace
 
@@ -387,3 +388,28 @@ def test_capabilities_are_asked_not_platforms():
     paths = {f.path for data in loose.source().by_run.values() for f, _ in data.files}
     assert "artifacts/classifier/v1/model/weights.bin" in paths
     assert isinstance(records.model(1, records.run(1)), ArtifactData)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 120 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(small_disk, tmp_path):
+    source = source_of(*(RunData(records.run(n), [records.points(steps=2_000)]) for n in range(1, 6)))
+    report = migrate.copy(source, f"archive:{small_disk}/history", workers=1)
+    assert report.state == "stopped"
+    assert report.stopped_by.type == "TargetFull"
+    assert report.stopped_by.hint
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert migrate.copy(source, f"archive:{small_disk}/history").state == "done"
+    assert migrate.check(source, f"archive:{small_disk}/history", deep=True).exit_code == 0
