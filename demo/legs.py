@@ -7,8 +7,10 @@ server still runs) and `url`. It adds to `Stage.findings`, by `Stage.expect`, wh
 from __future__ import annotations
 
 from .comet import comet_zips
+from .neptune import neptune_rescue
 from .stage import Step
 
 LEGS: list[Step] = [
     Step("copy to Comet's offline zips and back, without an account", comet_zips),
+    Step("rescue a Neptune export (generated here) into MLflow and an archive", neptune_rescue),
 ]

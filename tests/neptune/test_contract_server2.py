@@ -6,7 +6,9 @@ import copy
 
 import pytest
 from emulators.neptune_legacy import Server
+from outgrow.testing import hostile
 from outgrow.testing.contract import (
+    Judge,
     LimitsContract,
     Place,
     ReadingContract,
@@ -31,8 +33,14 @@ def place(legacy: Server) -> Place:
     return ServerPlace(legacy)
 
 
+# One request a series, and a thousand points a request: these two take minutes and show nothing more.
+CASES = [name for name in hostile.names() if name not in ("many_series", "long_series")]
+
+
 class TestServerWriting(WritingContract):
-    pass
+    @pytest.mark.parametrize("case", CASES)
+    def test_hostile_run(self, case: str, place: Place, suffix: str, judge: Judge) -> None:
+        super().test_hostile_run(case, place, suffix, judge)
 
 
 class TestServerReading(ReadingContract):
@@ -44,4 +52,6 @@ class TestServerLimits(LimitsContract):
 
 
 class TestServerRoundTrip(RoundTripContract):
-    pass
+    @pytest.mark.parametrize("case", ["facts", "files", "fractional_steps", "nonfinite", "param_types"])
+    def test_round_trip(self, case: str, place: Place, suffix: str, judge: Judge) -> None:
+        super().test_round_trip(case, place, suffix, judge)

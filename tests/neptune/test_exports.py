@@ -7,12 +7,12 @@ import math
 from datetime import timedelta
 from pathlib import Path
 
-import neptune_export as made
 import pyarrow as pa
 import pytest
 from outgrow.adapters.batches import Fingerprint
 from outgrow.adapters.neptune.export_layout import sanitized
 from outgrow.adapters.neptune.export_rows import BATCH
+from outgrow.demo import neptune_export as made
 from outgrow.errors import Corrupt, LocationError, OutgrowError
 from outgrow.locations import open_source
 from outgrow.model import Run, Status
