@@ -159,7 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         path = unquote(urlsplit(self.path).path)
         if path == "/graphql":
-            if not self.headers.get("Authorization"):
+            wanted = "Basic " + base64.b64encode(f"api:{API_KEY}".encode()).decode()
+            if self.headers.get("Authorization") != wanted:
                 self._answer(401, b'{"error": "unauthorized"}')
                 return
             request = json.loads(body)
