@@ -32,7 +32,7 @@ _CONTEXT = re.compile(rb'"context":\s*"')
 
 def native_key(key: str) -> str:
     """`system/cpu` → `sys.cpu`. A key that already looks native is escaped with a second dot."""
-    if key.startswith(SYSTEM_PREFIX):
+    if key.startswith(SYSTEM_PREFIX) and not key.startswith(f"{SYSTEM_PREFIX}."):
         return _NATIVE_SYSTEM + key.removeprefix(SYSTEM_PREFIX)
     if key.startswith(_NATIVE_SYSTEM):
         return _NATIVE_SYSTEM + "." + key.removeprefix(_NATIVE_SYSTEM)
@@ -116,6 +116,14 @@ def _optional(batch: pa.RecordBatch, name: str) -> pa.Array | str:
         words = [json.dumps(str(word)) for word in column.dictionary.to_pylist()]
         column = pc.take(pa.array(words, _STRINGS), column.indices)
     return pc.fill_null(pc.cast(column, _STRINGS), "null")
+
+
+def in_milliseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The points with the times that Comet keeps, so that they compare equal to what it has."""
+    raw = pc.cast(batch.column("time"), pa.int64())
+    floored = pc.subtract(raw, pa.array(raw.fill_null(0).to_numpy() % 1000))
+    index = batch.schema.get_field_index("time")
+    return batch.set_column(index, "time", pc.cast(floored, batches.TIME))
 
 
 def encode(batch: pa.RecordBatch) -> bytes:

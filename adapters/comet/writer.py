@@ -127,7 +127,7 @@ class ArchiveWriter(RunWriter):
         self._labels = list(dict.fromkeys([*self._labels, *labels]))
 
     def points(self, batch: pa.RecordBatch) -> None:
-        batch = self._points.new(batch)
+        batch = self._points.new(metric.in_milliseconds(batch))
         try:
             lines = metric.encode(batch)
         except ValueError as error:
