@@ -79,6 +79,7 @@ class _Driver:
         self.expected = Expected()
         self.run_ids: dict[str, str] = {}
         self.artifact_ids: dict[str, str] = {}
+        self.artifact_files: dict[str, dict[str, str]] = {}
 
     def run(self) -> Expected:
         experiments: dict[str, str] = {}
@@ -202,7 +203,8 @@ class _Driver:
             link = replace(use, artifact=self.artifact_ids.get(artifact.id, use.artifact))
             here = writer.artifact(target, link, self._artifact_files(run, artifact, files))
             self.artifact_ids[artifact.id] = here
-            written[here] = target, replace(use, artifact=here), files
+            known = self.artifact_files.setdefault(here, files)  # a sink need not take files that it has
+            written[here] = target, replace(use, artifact=here), files or known
         return written
 
     def _artifact_files(

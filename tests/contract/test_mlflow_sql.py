@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from outgrow.testing.contract import (
@@ -35,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 class TestSqlWriting(WritingContract):
-    pass
+    gaps: ClassVar = {"nonfinite:points": "MLflow stores infinities as the largest double"}
 
 
 class TestSqlLimits(LimitsContract):
@@ -47,4 +48,7 @@ class TestSqlReading(ReadingContract):
 
 
 class TestSqlRoundTrip(RoundTripContract):
-    pass
+    gaps: ClassVar = {
+        "nonfinite:*": "MLflow stores infinities as the largest double, which then reads as one",
+        "artifacts:restored.*": "files of an artifact version that are only pointed at are not restored",
+    }
