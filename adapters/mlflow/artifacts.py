@@ -58,6 +58,10 @@ class Files(ABC):
     def open(self, path: str) -> BinaryIO:
         """The bytes of a file. Raises `Vanished`, `Corrupt` for a path that climbs out."""
 
+    def check(self, path: str) -> None:
+        """Raises `Corrupt` for a path that climbs out, `Rejected` for one that would not come back."""
+        paths.checked(path)
+
     @abstractmethod
     def put(self, path: str, stream: BinaryIO) -> None:
         """Write a file, whole or not at all."""
@@ -208,11 +212,15 @@ class ProxiedFiles(Files):
         doing = f"reading the artifact {path!r}"
         return _body(self.http.request("GET", endpoint, doing, stream=True), doing)
 
+    def check(self, path: str) -> None:
+        super().check(path)
+        if "#" in path or unquote(path) != path:
+            raise Rejected(f"the tracking server would damage the artifact name {path!r}")
+
     def put(self, path: str, stream: BinaryIO) -> None:
         headers = {"Content-Type": "application/octet-stream"}
         doing = f"writing the artifact {path!r}"
-        if "#" in path or unquote(path) != path:
-            raise Rejected(f"{doing}: the tracking server would damage this name")
+        self.check(path)
         self.http.request("PUT", self._endpoint(path), doing, data=_sized(stream), extra_headers=headers)
 
 

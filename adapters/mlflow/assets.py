@@ -1,7 +1,7 @@
 """MLflow's dataset inputs, logged models and registry entries ↔ canonical records.
 
-Plain values in and out, as in `records`. Facts that MLflow has no place for are kept beside the
-native ones, as JSON in tags `outgrow.facts`, `outgrow.facts.1`…, and only where they differ.
+Plain values in and out, as in `records`. Facts without a place in MLflow are kept as JSON in tags
+`outgrow.facts`, `outgrow.facts.1`…, only where they differ from what MLflow shows.
 """
 
 from __future__ import annotations
@@ -42,12 +42,10 @@ MODEL_VERSIONS = "mlflow.modelVersions"
 """Logged model: its registered versions; the registry tells them, and the server writes it."""
 IS_PROMPT = "mlflow.prompt.is_prompt"
 
-NAME_LENGTH = 500  # MAX_DATASET_NAME_SIZE, and the column of logged models
-DIGEST_LENGTH = 36  # MAX_DATASET_DIGEST_SIZE
+NAME_LENGTH, DIGEST_LENGTH = 500, 36  # MAX_DATASET_NAME_SIZE, MAX_DATASET_DIGEST_SIZE
 INPUT_TAG_LENGTH = 500  # MAX_INPUT_TAG_VALUE_SIZE
-SOURCE_LENGTH = 65_535  # MAX_DATASET_SOURCE_SIZE
-SCHEMA_LENGTH = 1_048_575  # MAX_DATASET_SCHEMA_SIZE
-PROFILE_LENGTH = 16_777_215  # MAX_DATASET_PROFILE_SIZE
+# MAX_DATASET_SOURCE_SIZE, MAX_DATASET_SCHEMA_SIZE, MAX_DATASET_PROFILE_SIZE
+SOURCE_LENGTH, SCHEMA_LENGTH, PROFILE_LENGTH = 65_535, 1_048_575, 16_777_215
 ALIAS_LENGTH = 255  # MAX_REGISTERED_MODEL_ALIAS_LENGTH
 
 R = TypeVar("R", DatasetUse, Artifact)
@@ -352,7 +350,7 @@ def version_record(
         source=source or None,
         aliases=aliases_of(aliases, tags),
         stage=stage if stage and stage != "None" else None,
-        tags={k: v or "" for k, v in tags.items() if not k.startswith(RESERVED)},
+        tags=_registry_tags(tags),
         description=description or None,
         status=status or None,
         user=user or None,
@@ -377,6 +375,11 @@ def version_place(
     return model_id or None, None
 
 
+def _registry_tags(tags: Mapping[str, str | None]) -> dict[str, str]:
+    """Without our own, and without the one that `RegisteredModel.kind` is made of."""
+    return {k: v or "" for k, v in tags.items() if not k.startswith(RESERVED) and k != IS_PROMPT}
+
+
 def model_record(
     *,
     name: str,
@@ -391,7 +394,7 @@ def model_record(
         name=name,
         kind="prompt" if tags.get(IS_PROMPT) == "true" else "model",
         description=description or None,
-        tags={k: v or "" for k, v in tags.items() if not k.startswith(RESERVED)},
+        tags=_registry_tags(tags),
         created_at=time_of(created_ms),
         modified_at=time_of(modified_ms),
         versions=sorted(versions, key=lambda v: int(v.version)),

@@ -8,13 +8,15 @@ MLflow computes from the time; its records are told apart by their inputs, as in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
-from ...errors import Rejected, Vanished
+from ...errors import Corrupt, Rejected, Unsupported, Vanished
 from ...model import EvaluationDataset, Experiment, Origin, Trace
 from ..base import RESERVED
 from . import assets, entities, records
+from .artifacts import files_at
 from .connection import Connection
 
 PAGE_TRACES = 100
@@ -22,9 +24,13 @@ SPANS_PER_CALL = 500
 PAGE_DATASETS = 100
 RECORDS_PER_CALL = 200
 
+REQUEST_ID = "mlflow.traceRequestId"
 SOURCE_RUN = "mlflow.sourceRun"
 MODEL_ID = "mlflow.modelId"
-PLACE_TAGS = ("mlflow.artifactLocation", "mlflow.trace.spansLocation")
+ARTIFACT_LOCATION = "mlflow.artifactLocation"
+SPANS_LOCATION = "mlflow.trace.spansLocation"
+IN_DATABASE = ("TRACKING_STORE", "ARCHIVE_REPO")  # tracing.constant.SpansLocation
+PLACE_TAGS = (ARTIFACT_LOCATION, SPANS_LOCATION)
 INFO = ("client_request_id", "request_preview", "response_preview")
 
 
@@ -46,15 +52,27 @@ def read_traces(connection: Connection, experiment: Experiment) -> Iterator[Trac
         except Vanished:
             return  # a server without traces
         for info in infos:
-            yield trace_record(info, _spans(connection, info.trace_id))
+            yield trace_record(info, _spans(connection, info))
         if not token:
             return
 
 
-def _spans(connection: Connection, trace_id: str) -> list[dict[str, Any]]:
-    with connection.calling(f"could not read the trace {trace_id}"):
-        traces = connection.tracking.batch_get_traces([trace_id])
-    return [span.to_dict() for trace in traces for span in trace.data.spans]
+def _spans(connection: Connection, info: Any) -> list[dict[str, Any]]:
+    """The spans, from the server's database, or from the trace's own artifact (before MLflow 3.4)."""
+    tags = info.tags or {}
+    if tags.get(SPANS_LOCATION) in IN_DATABASE:
+        with connection.calling(f"could not read the trace {info.trace_id}"):
+            traces = connection.tracking.batch_get_traces([info.trace_id])
+        return [span.to_dict() for trace in traces for span in trace.data.spans]
+    if not (uri := tags.get(ARTIFACT_LOCATION)):
+        return []
+    try:
+        with files_at(uri, connection.location, connection.http).open("traces.json") as stream:
+            return list(json.loads(stream.read()).get("spans", []))
+    except (Vanished, Unsupported):
+        return []  # a trace without spans has no such file
+    except (ValueError, AttributeError) as error:
+        raise Corrupt(f"the spans of the trace {info.trace_id} in {uri} are damaged") from error
 
 
 def trace_record(info: Any, spans: list[dict[str, Any]]) -> Trace:
@@ -118,9 +136,14 @@ def _native_trace(connection: Connection, trace: Trace, origin: Origin) -> tuple
             assessments=[Assessment.from_dictionary(a) for a in trace.assessments],
             **{name: facts.get(name) for name in INFO},
         )
-        return info, [Span.from_dict(span) for span in trace.spans]
+        return info, [Span.from_dict(_of_trace(span, trace.id)) for span in trace.spans]
     except Exception as error:
         raise Rejected(f"the trace {trace.id} is not one that MLflow understands: {error}") from error
+
+
+def _of_trace(span: dict[str, Any], trace_id: str) -> dict[str, Any]:
+    """The span with its trace's id, by which the server files it."""
+    return {**span, "attributes": {**span.get("attributes", {}), REQUEST_ID: json.dumps(trace_id)}}
 
 
 # --- evaluation data sets -------------------------------------------------------------------------

@@ -45,6 +45,7 @@ ORIGIN_URL = "outgrow.origin.url"
 LABELS = "outgrow.labels"
 UNNAMED = "outgrow.unnamed"
 """The run had no name; MLflow insists on one."""
+_NO_NAME: dict[str | None, str | None] = {"true": None, "empty": ""}
 UNSTARTED = "outgrow.unstarted"
 """The run had no start time; MLflow insists on one."""
 ESCAPED = "outgrow.tag."
@@ -179,12 +180,12 @@ def run_record(
     return Run(
         id=id,
         experiment=str(experiment),
-        name=None if UNNAMED in tags else (name or name_tag or None),
+        name=_NO_NAME[tags.get(UNNAMED)] if tags.get(UNNAMED) in _NO_NAME else (name or name_tag or None),
         status=status_of(status),
         native_status=status,
         started_at=None if UNSTARTED in tags else time_of(start_ms),
         ended_at=time_of(end_ms),
-        user=user or user_tag or None,
+        user=user or user_tag,
         deleted=lifecycle_stage == "deleted",
         parent=parent or None,
         description=description,
@@ -227,8 +228,8 @@ def native_run(run: Run, origin: Origin | None) -> NativeRun:
         start = ms_of(run.created_at) or ms_of(run.ended_at) or 0
         tags[UNSTARTED] = "true"
     if not name:
-        name = origin.run_id[:250] if origin else "unnamed"
-        tags[UNNAMED] = "true"
+        tags[UNNAMED] = "true" if name is None else "empty"
+        name = (origin.run_id if origin else "")[:250] or "unnamed"
     tags[RUN_NAME] = name
     for tag, value in ((USER, run.user), (NOTE, run.description), (PARENT, run.parent)):
         if value is not None:

@@ -58,7 +58,7 @@ def read_model(connection: Connection, native: Any, uris: dict[str, str | None])
             created_ms=v.creation_timestamp,
             modified_ms=v.last_updated_timestamp,
         )
-        for v in read_versions(connection, native.name)
+        for v in read_versions(connection, native.name, prompt=native._is_prompt())
     ]
     return assets.model_record(
         name=native.name,
@@ -76,12 +76,14 @@ def _tags(native: Any) -> dict[str, str]:
     return {**(native.tags or {}), **prompt}
 
 
-def read_versions(connection: Connection, name: str) -> Iterator[Any]:
+def read_versions(connection: Connection, name: str, *, prompt: bool) -> Iterator[Any]:
+    """The versions of a model; a search leaves those of prompts out unless it asks for them."""
+    where = f"name {equals(name)}" + (f" AND {PROMPTS}" if prompt else "")
     token = None
     while True:
         with connection.calling(f"could not list the versions of {name!r}"):
             page = connection.registry.search_model_versions(
-                filter_string=f"name {equals(name)}", max_results=PAGE, page_token=token
+                filter_string=where, max_results=PAGE, page_token=token
             )
         yield from (v for v in page if v.name == name)
         if not (token := page.token):
@@ -119,7 +121,10 @@ def write_model(connection: Connection, model: RegisteredModel) -> dict[str, str
     differs is written.
     """
     native = _ensure_model(connection, model)
-    here = {v.version: v for v in map(_Version, read_versions(connection, model.name))}
+    here = {
+        v.version: v
+        for v in map(_Version, read_versions(connection, model.name, prompt=model.kind == "prompt"))
+    }
     for number in [n for n, v in here.items() if GAP in v.tags]:
         _delete(connection, model.name, number)
         del here[number]

@@ -107,6 +107,7 @@ class ClientWriter(RunWriter):
 
     def _put(self, files: Files, path: str, stream: BinaryIO) -> None:
         """Small files go side by side; an error of one comes with a later call, or with `finish`."""
+        files.check(path)
         head = read_up_to(stream, SMALL_FILE + 1)
         if len(head) > SMALL_FILE:
             files.put(path, io.BufferedReader(_Joined(head, stream)))

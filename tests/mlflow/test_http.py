@@ -234,9 +234,8 @@ def test_names_that_a_server_damages_are_refused(server: MlflowServer, source: A
         run, origin = _run(experiment, "names")
         writer = sink.begin(run, origin)
         for path in ("h#ash.txt", "pct%20x"):
-            writer.file(File(path=path), io.BytesIO(b"x"))
             with pytest.raises(Rejected, match="damage"):
-                writer.finish(run, "1")
+                writer.file(File(path=path), io.BytesIO(b"x"))
         writer.abort()
 
 
