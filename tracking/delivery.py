@@ -50,9 +50,10 @@ class Delivery:
         self.folder = folder
         self.busy = False
         """Another process had the journal at the last call."""
+        self.waiting = False
+        """The parent run, whose journal is beside this one, is not there yet."""
         self._assume_ended = ended
         self.location = location
-        self.identity = Origin(platform=PLATFORM, run_id=folder.name).identity
         self._open_sink = open_sink
         self._fold = Fold()
         self._folded = 0
@@ -122,7 +123,8 @@ class Delivery:
         if self._folded == before and not (over and not self.state.done):
             return False
         sink = self._open_sink()
-        if not sink.capabilities.live and not over:
+        self.waiting = not self._has_parent(sink, fold.run)
+        if self.waiting or (not sink.capabilities.live and not over):
             self._fold, self._folded = Fold(), 0
             return False
         try:
@@ -140,21 +142,34 @@ class Delivery:
         state.save(self.folder, self.state)
         return more
 
+    def _has_parent(self, sink: Sink, run: Run) -> bool:
+        """Look for the parent run. False where it will come from a journal beside this one."""
+        if run.parent is None or self._parent is not None or not sink.capabilities.native("parent"):
+            return True
+        platform = run.origin.platform if run.origin else PLATFORM
+        found = sink.find(Origin(platform=platform, run_id=run.parent).identity)
+        if found is not None:
+            self._parent = found.run_id
+            return True
+        beside = self.folder.parent / run.parent
+        coming = (beside / journal.RECORDS).exists() and self.location in targets(beside)
+        return not coming or state.load(beside, self.location).hopeless
+
     # --- one delivery ------------------------------------------------------------------------
 
     def _send(self, sink: Sink, news: News, over: bool) -> None:
         caps, self._sink = sink.capabilities, sink
         run = self._fold.current()
-        origin = Origin(platform=PLATFORM, run_id=run.id)
+        origin = run.origin or Origin(platform=PLATFORM, run_id=run.id)
         if self._experiment is None:
             experiment = Experiment(id=run.experiment, name=run.experiment, created_at=run.started_at)
             self._experiment = sink.experiment(fit_experiment(experiment, caps)[0])
         fitted = self._fit(replace(run, experiment=self._experiment), sink)
         if self.state.run_id is None:
-            existing = sink.find(self.identity)
+            existing = sink.find(origin.identity)
         else:
             mark = LIVE_MARK if self.state.done else None
-            existing = Copy(identity=self.identity, run_id=self.state.run_id, mark=mark)
+            existing = Copy(identity=origin.identity, run_id=self.state.run_id, mark=mark)
         writer = sink.begin(fitted.run, origin, existing)
         try:
             self.state.run_id, self.state.url = writer.run_id, writer.url
@@ -173,9 +188,6 @@ class Delivery:
         """Fit the run; keys keep the names that they got first, whatever comes later."""
         caps = sink.capabilities
         if run.parent is not None and caps.native("parent"):
-            if self._parent is None:
-                found = sink.find(Origin(platform=PLATFORM, run_id=run.parent).identity)
-                self._parent = found.run_id if found else None
             run = replace(run, parent=self._parent)
         fitted = fit_run(run, caps)
         keys = KeyMap(caps.metric_key)

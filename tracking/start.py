@@ -99,10 +99,7 @@ def start_run(
     run._environment, run._code = record.environment, record.code
     if record.environment is not None:
         run._seeds |= record.environment.seeds
-    start = Start(
-        JOURNAL_FORMAT, to_builtins(record), locations, socket.gethostname(), os.getpid(), time_ns() // 1_000
-    )
-    run._append(start)
+    _begin(run, record, locations)
     if given_params:
         run.log_params(given_params)
     if run._seeds and record.environment is None:
@@ -115,6 +112,21 @@ def start_run(
         assert run._journal is not None
         run._sampler = Sampler(run._journal.append, settings.tracking.system_interval)
     return run
+
+
+def adopt(record: RunRecord, settings: Config) -> Run:
+    """Log a run that another tracker began, under the identity that it has there (`record.origin`)."""
+    folder, settings = _folder(settings, _check_id(record.id))
+    run = Run(record.id, record.name, _journal(folder), settings)
+    _open.remove(run)  # its end is the other tracker's to tell
+    _begin(run, record, list(public_locations(settings)))
+    ensure_delivery(settings)
+    return run
+
+
+def _begin(run: Run, record: RunRecord, locations: list[str]) -> None:
+    host, process, now = socket.gethostname(), os.getpid(), time_ns() // 1_000
+    run._append(Start(JOURNAL_FORMAT, to_builtins(record), locations, host, process, now))
 
 
 def _path(given: Any) -> str | None:

@@ -88,7 +88,7 @@ def _opened(given: Sink | None, location: str) -> Sink:
 
 
 def _drain(lane: Lane, folders: list[Path]) -> None:
-    """Each journal once, and again those that another process was busy with."""
+    """Each journal once, and again those that had to wait."""
     deadline = time.monotonic() + BUSY_WAIT
     lane.step(folders)
     while (busy := [f for f in folders if lane.busy(f)]) and time.monotonic() < deadline:

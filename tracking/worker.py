@@ -158,8 +158,8 @@ class Lane:
         return [folder for folder, delivery in self._deliveries.items() if not delivery.settled]
 
     def busy(self, folder: Path) -> bool:
-        """Whether another process was delivering the journal when it was this lane's turn."""
-        return self._deliveries[folder].busy
+        """Whether, at its last turn, the journal had to wait for another process or for its parent run."""
+        return self._deliveries[folder].busy or self._deliveries[folder].waiting
 
     def close(self) -> None:
         if self._sink is not None:

@@ -263,6 +263,9 @@ def test_a_child_run_finds_its_parent(settings: Settings, target: Any) -> None:
     child = start_run("digits", config=config, capture=False, parent=parent)
     child.finish()
     parent.finish()
+    waiting = target.deliver(child.folder)
+    assert waiting.waiting
+    assert not target.sink.kept
     target.deliver(parent.folder)
     target.deliver(child.folder)
     runs = {d.run.origin.run_id: d.run for d in target.source.by_run.values()}

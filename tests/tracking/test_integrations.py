@@ -1,0 +1,130 @@
+"""Frameworks: the real ones, with a script that knows nothing of outgrow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from outgrow.cli import main
+from outgrow.config import Config
+from outgrow.locations import open_source
+from outgrow.tracking.journal import journals
+
+UNMODIFIED = """
+import mlflow, mlflow.sklearn
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+mlflow.set_experiment("iris")
+mlflow.sklearn.autolog(log_models=False)
+with mlflow.start_run(run_name="parent", tags={"owner": "ml"}) as parent:
+    with mlflow.start_run(run_name="child", nested=True):
+        X, y = load_iris(return_X_y=True)
+        model = LogisticRegression(max_iter=200).fit(X, y)
+        mlflow.sklearn.log_model(
+            model, name="model", registered_model_name="iris", pip_requirements=["scikit-learn"]
+        )
+        for step in range(5):
+            mlflow.log_metric("loss", 1 / (step + 1), step=step)
+        mlflow.log_metrics({"a": float("nan"), "b": 2.0}, step=7)
+        mlflow.log_text("hello", "notes/hello.txt")
+        mlflow.set_tag("stage", "test")
+    mlflow.log_param("runs", 1)
+"""
+
+
+def test_unmodified_mlflow_code_reaches_a_second_platform(tmp_path: Path) -> None:
+    (tmp_path / "outgrow.toml").write_text(
+        '[tracking]\nto = ["mlflow:sqlite:///mlflow.db", "archive:history"]\ndelivery = "off"\n'
+    )
+    (tmp_path / "train.py").write_text(UNMODIFIED)
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "outgrow://", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "train.py"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "could not log" not in done.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        names = dict(database.execute("SELECT name, run_uuid FROM runs"))
+        metrics = set(database.execute("SELECT key, step FROM metrics"))
+        assert set(names) == {"parent", "child"}
+        assert database.execute("SELECT count(*) FROM model_versions").fetchone() == (1,)
+        assert database.execute("SELECT count(*) FROM params").fetchone()[0] > 5
+        params = dict(database.execute("SELECT key, value FROM params"))
+
+    synced = CliRunner().invoke(main, ["sync"])
+    assert synced.exit_code == 0, synced.output
+    with open_source(f"archive:{tmp_path / 'history'}") as source:
+        runs = {run.name: run for e in source.experiments() for run in source.runs(e)}
+        child, parent = runs["child"], runs["parent"]
+        assert child.origin is not None
+        assert child.origin.identity == f"mlflow:{names['child']}"
+        assert child.status.value == "finished"
+        assert child.tags["stage"] == "test"
+        assert parent.tags["owner"] == "ml"
+        assert child.params | parent.params == params
+        points = [row for batch in source.points(child) for row in batch.to_pylist()]
+        assert {(row["key"], row["step"]) for row in points} == metrics
+        assert [row["value"] for row in points if row["key"] == "loss"] == [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]
+        assert child.datasets
+        assert "notes/hello.txt" in {file.path for file in source.files(child)}
+        (model,) = source.artifacts(child)
+        assert "MLmodel" in {file.path for file in source.artifact_files(model)}
+
+
+def test_without_an_mlflow_location(tmp_path: Path) -> None:
+    from outgrow.errors import ConfigError
+    from outgrow.tracking.integrations.mlflow_store import tracking_store
+
+    (tmp_path / "outgrow.toml").write_text('[tracking]\nto = ["archive:history"]\n')
+    with pytest.raises(ConfigError, match="needs an MLflow location"):
+        tracking_store("outgrow://")
+
+
+def test_optuna_trials_are_child_runs(settings: Callable[..., Config], target: Any) -> None:
+    optuna = pytest.importorskip("optuna", reason="Optuna is not installed")
+    from outgrow.tracking.integrations import optuna_callback
+    from outgrow.tracking.start import start_run
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: Any) -> float:
+        x = trial.suggest_float("x", -1, 1)
+        for step in range(3):
+            trial.report(x * step, step)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        if trial.number == 2:
+            raise ValueError
+        trial.set_user_attr("note", "good")
+        return x**2
+
+    config = settings()
+    study = optuna.create_study(study_name="sweep", sampler=optuna.samplers.RandomSampler(seed=1))
+    with start_run("digits", config=config, capture=False) as parent:
+        callback = optuna_callback("digits", parent=parent, config=config)
+        study.optimize(objective, n_trials=4, callbacks=[callback], catch=(ValueError,))
+    folders = journals(config.journal)
+    for folder in [*reversed(folders), *folders]:  # children wait for their parent
+        target.deliver(folder)
+    runs = {data.run.name: data.run for data in target.source.by_run.values()}
+    assert [runs[f"sweep-{n:04d}"].tags["state"] for n in range(4)] == [
+        "complete",
+        "pruned",
+        "fail",
+        "complete",
+    ]
+    assert runs["sweep-0002"].status.value == "failed"
+    assert runs["sweep-0000"].params == study.trials[0].params
+    assert runs["sweep-0000"].summary == {"value": study.trials[0].value}
+    assert runs["sweep-0000"].tags["note"] == "good"
+    assert len({run.parent for run in runs.values()}) == 2
