@@ -55,7 +55,7 @@ def run(number: int = 1, experiment: str = "1", **changes: Any) -> Run:
         "tags": {"owner": "ml", "intent": "sweep"},
         "labels": ["baseline"],
         "params": {"lr": 10.0**-number, "epochs": 10 + number, "model/kind": "mlp", "nesterov": True},
-        "summary": {"train/loss": 1.0 / number, "eval/accuracy": 0.9 + number * 1e-4},
+        "summary": {"train/loss": 1.0 / (number or 1), "eval/accuracy": 0.9 + number * 1e-4},
         "datasets": [DatasetUse(name="digits", digest="sha256:0f1e", context="training", rows=1797)],
         "code": CodeVersion(
             repository="https://example.org/digits.git", commit="c0ffee", branch="main", dirty=False

@@ -29,6 +29,8 @@ GROUP_BYTES = 32 * 2**20
 SPILL_ROWS = 262_144
 """Rows after which an unfinished run gets a file of its own."""
 READ_ROWS = 131_072
+JOIN_BATCHES = 512
+"""Waiting batches after which they are joined: a batch has a cost of its own."""
 _EXACT = 2**53
 
 _ENCODING = {"value": "BYTE_STREAM_SPLIT", "time": "DELTA_BINARY_PACKED"}
@@ -209,6 +211,7 @@ class BulkWriter:
     """Of finished files, in order."""
     _waiting: dict[str, list[pa.Table]] = field(default_factory=dict)
     _rows: Counter[str] = field(default_factory=Counter)
+    _bytes: Counter[str] = field(default_factory=Counter)
     _integer: dict[str, bool] = field(default_factory=dict)
     _files: dict[str, BulkFile] = field(default_factory=dict)
 
@@ -218,10 +221,14 @@ class BulkWriter:
             self._spill(table)
             self._integer[table] = whole
         data = stored(table, self.run_id, batch)
-        self._waiting.setdefault(table, []).append(data)
+        waiting = self._waiting.setdefault(table, [])
+        waiting.append(data)
         self._rows[table] += data.num_rows
-        if self._rows[table] >= SPILL_ROWS or sum(t.nbytes for t in self._waiting[table]) >= GROUP_BYTES:
+        self._bytes[table] += data.nbytes
+        if self._rows[table] >= SPILL_ROWS or self._bytes[table] >= GROUP_BYTES:
             self._spill(table)
+        elif len(waiting) >= JOIN_BATCHES:  # live logging: many batches of a few rows
+            waiting[:] = [pa.concat_tables(waiting).unify_dictionaries().combine_chunks()]
 
     def _spill(self, table: str) -> None:
         if waiting := self._waiting.pop(table, None):
@@ -234,7 +241,7 @@ class BulkWriter:
                 last.rows += piece.rows
             else:
                 self.pieces.append(piece)
-            self._rows[table] = 0
+            self._rows[table] = self._bytes[table] = 0
 
     def finish(self, shared: dict[str, BulkFile]) -> list[BulkFile]:
         """Close the run's own files and return them; what is small goes to `shared`."""
@@ -251,6 +258,7 @@ class BulkWriter:
             self.pieces.append(shared[table].append(pa.concat_tables(waiting), self._integer[table]))
         self._waiting.clear()
         self._rows.clear()
+        self._bytes.clear()
         return own
 
     def discard(self) -> None:

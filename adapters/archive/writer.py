@@ -12,7 +12,8 @@ from ...model import Artifact, ArtifactUse, DatasetUse, File, Origin, Run, Value
 from ..base import RunWriter
 from ..batches import split
 from ..replay import Replay
-from .bulk import SPILL_ROWS, BulkFile, BulkWriter, Piece, Tally, read_pieces
+from . import bulk
+from .bulk import BulkFile, BulkWriter, Piece, Tally, read_pieces
 from .records import artifact_id, stats_of, text
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ArchiveWriter(RunWriter):
             if table not in self._replays:
                 self._replays[table] = Replay(self._present.batches(table))
             batch = self._replays[table].new(batch)
-        for slice_ in split(batch, SPILL_ROWS):
+        for slice_ in split(batch, bulk.SPILL_ROWS):
             self._counted().add(table, slice_)
             self._bulk.add(table, slice_)
 
