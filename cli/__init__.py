@@ -31,10 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("answers", "What differs between runs, most likely explanation first."),
     "best": ("answers", "The winners, and which params mattered."),
     "lineage": ("answers", "What something came from, and what came from it."),
-    "audit": ("answers", "Which runs could be reproduced or redeployed, and what the others lack."),
-    "retain": ("answers", "What may be deleted, by policy. Deletes nothing without --apply HASH."),
-    "advise": ("answers", "Is it time to move to another platform?"),
-    "report": ("answers", "One self-contained HTML page about a location or a copy."),
+    "audit": ("upkeep", "Which runs could be reproduced or redeployed, and what the others lack."),
+    "retain": ("upkeep", "What may be deleted, by policy. Deletes nothing without --apply HASH."),
+    "advise": ("upkeep", "Is it time to move to another platform?"),
+    "report": ("upkeep", "One self-contained HTML page about a location or a copy."),
     "card": ("cards", "Write model cards and dataset cards from tracked facts."),
 }
 

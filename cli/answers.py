@@ -1,32 +1,25 @@
-"""runs, show, diff, best, lineage, audit, retain, advise: questions about history."""
+"""runs, show, diff, best, lineage: questions about history."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from .. import config as configuration
-from .. import locations
-from ..errors import Unsupported
-from ..model import to_builtins
 from .printing import emit_json, heading, print_table, short, size
 
-_where = click.option("--where", metavar="FILTER", help="Only runs for which this expression is true.")
-_experiments = click.option(
+where_option = click.option("--where", metavar="FILTER", help="Only runs for which this expression is true.")
+experiments_option = click.option(
     "--experiment",
     "experiments",
     multiple=True,
     metavar="NAME",
     help="Only this experiment; may be repeated.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Complete JSON on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Complete JSON on stdout.")
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -39,8 +32,8 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 @click.command(short_help="List runs.")
 @click.argument("location")
-@_where
-@_experiments
+@where_option
+@experiments_option
 @click.option(
     "--sort",
     multiple=True,
@@ -55,7 +48,7 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many runs.")
 @click.option("--deleted", is_flag=True, help="Deleted runs too.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
-@_json
+@json_option
 def runs(
     location: str,
     where: str | None,
@@ -103,7 +96,7 @@ def runs(
 
 @click.command(short_help="Show one run whole.")
 @click.argument("reference", metavar="LOCATION#RUN")
-@_json
+@json_option
 def show(reference: str, as_json: bool) -> None:
     """Show one run: facts, parameters, curves, files. RUN is an id or a unique name."""
     from ..insight import show as show_run
@@ -152,7 +145,7 @@ def show(reference: str, as_json: bool) -> None:
 
 @click.command(short_help="What differs between runs, most likely explanation first.")
 @click.argument("references", nargs=-1, required=True, metavar="LOCATION#RUN…")
-@_json
+@json_option
 def diff(references: tuple[str, ...], as_json: bool) -> None:
     """Compare two or more runs, also of different platforms."""
     from ..insight import diff as compare_runs
@@ -178,9 +171,9 @@ def diff(references: tuple[str, ...], as_json: bool) -> None:
 @click.option("--metric", required=True, metavar="KEY")
 @click.option("--mode", type=click.Choice(["min", "max"]), default="max", show_default=True)
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True)
-@_where
-@_experiments
-@_json
+@where_option
+@experiments_option
+@json_option
 def best(
     location: str,
     metric: str,
@@ -229,7 +222,7 @@ def best(
 @click.command(short_help="What something came from, and what came from it.")
 @click.argument("location")
 @click.argument("subject", metavar="MODEL[@ALIAS|/VERSION]|RUN|DATASET|COMMIT|FILE|SHA256")
-@_json
+@json_option
 def lineage(location: str, subject: str, as_json: bool) -> None:
     """Follow a model, run, data set, commit or file backwards and forwards."""
     from ..insight import lineage as trace
@@ -253,203 +246,3 @@ def _print_branch(
         if other.key not in seen:
             seen.add(other.key)
             _print_branch(other, follow, word, depth + 1, seen)
-
-
-@click.command(short_help="Which runs could be reproduced or redeployed, and what the others lack.")
-@click.argument("location")
-@_where
-@_experiments
-@click.option("--deep", is_flag=True, help="Read every file whole and compare its SHA-256.")
-@click.option(
-    "--threshold",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Exit 1 above this many violating runs.",
-)
-@click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True, help="Runs to show.")
-@_json
-def audit(
-    location: str,
-    where: str | None,
-    experiments: tuple[str, ...],
-    deep: bool,
-    threshold: int,
-    limit: int,
-    as_json: bool,
-) -> None:
-    """Grade every finished run against what reproduction and redeployment need, worst first."""
-    from ..insight import audit as grade
-
-    result = grade(
-        location, where=where, experiments=experiments, deep=deep, policy=configuration.read().policy
-    )
-    if as_json:
-        emit_json(result)
-    else:
-        heading("by project")
-        print_table(
-            ["project", "runs", "reproducible", "redeployable", "findings"],
-            [dataclasses.astuple(s) for s in result.by_project],
-        )
-        heading("by owner")
-        print_table(
-            ["owner", "runs", "reproducible", "redeployable", "findings"],
-            [dataclasses.astuple(s) for s in result.by_owner],
-        )
-        violating = [a for a in result.runs if a.findings]
-        if violating:
-            heading(f"worst first ({min(limit, len(violating))} of {len(violating)})")
-            rows = [
-                (
-                    a.run.id,
-                    a.run.name,
-                    "yes" if a.reproducible else "no",
-                    "yes" if a.redeployable else "no",
-                    "; ".join(f.detail for f in a.findings),
-                )
-                for a in violating[:limit]
-            ]
-            print_table(["run", "name", "reproducible", "redeployable", "findings"], rows)
-        if result.registry:
-            heading("registry")
-            for finding in result.registry:
-                click.echo(f"  {finding.detail}")
-        advice = dict.fromkeys(f"{f.rule}: {f.advice}" for a in violating for f in a.findings if f.advice)
-        if advice:
-            heading("what to add")
-            for line in advice:
-                click.echo(f"  {line}")
-    sys.exit(1 if result.violating > threshold else 0)
-
-
-@click.command(short_help="What may be deleted, by policy. Deletes nothing without --apply HASH.")
-@click.argument("location")
-@_where
-@click.option("--apply", "confirm", metavar="HASH", help="Delete what the plan of this hash says.")
-@click.option(
-    "--archive",
-    "archive_to",
-    metavar="LOCATION",
-    help="Before deleting, copy everything there and check it deeply.",
-)
-@_json
-def retain(
-    location: str, where: str | None, confirm: str | None, archive_to: str | None, as_json: bool
-) -> None:
-    """Plan a clean-up by the [retention] policy of the configuration."""
-    from ..insight import apply_retention
-    from ..insight import retain as plan_retention
-
-    policy = configuration.read().retention
-    parsed, adapter = locations.load(location)
-    opener = getattr(adapter, "remover", None)
-    remover = opener(parsed) if opener else None
-    plan = plan_retention(location, policy, where=where, remover=remover)
-    if confirm is not None:
-        if remover is None:
-            raise Unsupported(
-                f"outgrow cannot delete from {parsed.platform}",
-                hint="use the list with the platform's own tools: --json",
-            )
-        if archive_to:
-            _archive_first(location, archive_to)
-        done = apply_retention(plan, confirm, location, policy, remover, where=where)
-        click.echo(f"deleted {len(done)} items")
-        return
-    if as_json:
-        emit_json(to_builtins(plan) | {"hash": plan.hash, "bytes": plan.bytes})
-        return
-    heading(f"{len(plan.expiring)} runs may lose files, {size(plan.bytes)} in all")
-    print_table(
-        ["run", "name", "experiment", "what", "files", "size", "why"],
-        [(e.run_id, e.name, e.experiment, e.what, e.files, size(e.bytes), e.reason) for e in plan.expiring],
-    )
-    if plan.orphans:
-        heading(f"{len(plan.orphans)} stored files belong to no run, {size(plan.orphan_bytes)}")
-        for path in plan.orphans[:20]:
-            click.echo(f"  {path}")
-    heading(f"{len(plan.kept)} runs keep everything")
-    print_table(["run", "name", "why"], [(k.run_id, k.name, k.reason) for k in plan.kept[:20]])
-    if plan.expiring or plan.orphans:
-        click.echo(
-            f"\nNothing was deleted. To delete exactly this: outgrow retain {location} --apply {plan.hash}"
-        )
-
-
-def _archive_first(location: str, target: str) -> None:
-    """Deleting is allowed only once a deep check of the copy is clean."""
-    from .. import migrate
-    from ..errors import OutgrowError
-
-    migrate.copy(location, target)
-    report = migrate.check(location, target, deep=True)
-    if report.exit_code:
-        raise OutgrowError(
-            f"the copy in {target} is not complete, so nothing was deleted",
-            hint=f"outgrow check {location} {target} --deep",
-        )
-
-
-@click.command(short_help="Is it time to move to another platform?")
-@click.argument("location")
-@click.option(
-    "--need",
-    "needs",
-    multiple=True,
-    metavar="WORD",
-    help="Something the team needs: audit-trail, air-gap, media, managed…",
-)
-@_json
-def advise(location: str, needs: tuple[str, ...], as_json: bool) -> None:
-    """Measure this location against the thresholds of [advise], and say stay or move."""
-    from ..insight import advise as judge
-
-    limits = configuration.read().advise
-    if needs:
-        limits = dataclasses.replace(limits, needs=[*limits.needs, *needs])
-    result = judge(location, thresholds=limits)
-    if as_json:
-        emit_json(result)
-        return
-    heading(f"verdict: {result.verdict}")
-    for reason in result.reasons:
-        click.echo(f"  {reason}")
-    heading("measured")
-    print_table(
-        ["what", "value", "unit", "threshold", "from"],
-        [(r.name, r.value, r.unit, r.threshold, r.source) for r in result.readings],
-    )
-    if result.needs:
-        heading("needs")
-        print_table(
-            ["need", "why", "offered by"], [(n.name, n.why, ", ".join(n.met_by)) for n in result.needs]
-        )
-    if result.candidates and result.verdict != "stay":
-        click.echo(f"\ncandidates: {', '.join(result.candidates)}")
-    click.echo(f"next: {result.command}")
-
-
-@click.command(short_help="One self-contained HTML page about a location or a copy.")
-@click.argument("location", metavar="LOCATION|LEDGER")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), show_default=True
-)
-@click.option("--metric", metavar="KEY", help="What the sweep and the curves are chosen by.")
-@click.option("--deep", is_flag=True, help="For a ledger: check every point and file.")
-@_where
-def report(location: str, out: Path, metric: str | None, deep: bool, where: str | None) -> None:
-    """Write a page that opens anywhere, without a network."""
-    ledger = Path(location)
-    if ledger.is_file():
-        from ..migrate.page import report as ledger_report
-
-        html = ledger_report(ledger, deep=deep)
-    else:
-        from ..insight.page import report as location_report
-
-        html = location_report(location, metric=metric, where=where, policy=configuration.read().policy)
-    part = out.with_name(out.name + ".part")
-    part.write_text(html, "utf-8")
-    part.replace(out)
-    click.echo(str(out))
