@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..adapters.base import Copy, Sink, Source
 from ..adapters.fit_stream import Stream
-from ..adapters.restored import restored
+from ..adapters.restored import Restored, restored
 from ..filters import Filter
 from .context import Context, Interrupted
 from .engine import Engine
@@ -23,7 +23,7 @@ from .ids import MAP_KINDS, Ids
 from .ledger import DEFAULT_PATH, Ledger
 from .places import Place, sink_of, source_of, source_of_sink
 from .registry import Beyond, BeyondRuns
-from .report import CopyReport, Event
+from .report import CopyReport, Event, Failure
 from .select import Selection
 from .streams import reader
 
@@ -67,40 +67,76 @@ def copy(
     A failed run is in the report and stops no other. Raises `ConfigError` for a selection that
     is not understood, and what opening either side or listing the source raises.
     """
-    started = time.monotonic()
     selection = Selection.of(experiments, where)
-    with ExitStack() as opened:
-        src = restored(source_of(source, opened))
-        sink = sink_of(target, opened)
-        book = ledger if isinstance(ledger, Ledger) else opened.enter_context(Ledger(ledger or DEFAULT_PATH))
-        places = (str(src.location), str(sink.location))
-        ids = Ids(sink, src.location.platform, {kind: book.remembered(*places, kind) for kind in MAP_KINDS})
-        open_target = target_source or (lambda: source_of_sink(sink))
-        reading_back = _ReadBack(open_target, opened)
-        context = Context(
-            source=src,
-            sink=sink,
-            caps=sink.capabilities,
-            ids=ids,
-            stop=threading.Event(),
-            event=_Events(on_event, progress, started),
-            open_target=open_target,
-            target_rows=reading_back.rows,
+    opened = ExitStack()
+    try:
+        report = _copy(
+            restored(source_of(source, opened)),
+            sink_of(target, opened),
+            ledger if isinstance(ledger, Ledger) else opened.enter_context(Ledger(ledger or DEFAULT_PATH)),
+            selection,
+            workers=workers,
+            retry_failed=retry_failed,
+            progress=progress,
+            on_event=on_event,
+            target_source=target_source,
+            opened=opened,
         )
-        only = None
-        if retry_failed:
-            failed = {*book.rows(*places, "failed"), *book.rows(*places, "partial")}
-            only = frozenset(row.identity for row in failed)
-        engine = Engine(context, selection, book, list(src.source.registry()), workers=workers, only=only)
-        engine.run()
-        beyond = Beyond()
-        if engine.state == "done":
-            try:
-                filtered = retry_failed or not selection.everything
-                beyond = BeyondRuns(engine, book, engine.losses, filtered=filtered).copy()
-            except (KeyboardInterrupt, Interrupted):
-                engine.state = "interrupted"
-        return _report(engine, beyond, list(src.problems()), time.monotonic() - started)
+    except BaseException as error:
+        try:
+            opened.close()
+        except Exception as second:  # noqa: BLE001 - the first error is the one to report
+            error.add_note(f"closing failed too: {second}")
+        raise
+    try:
+        opened.close()
+    except Exception as error:  # noqa: BLE001 - what was copied is to be reported all the same
+        report = replace(report, failures=[*report.failures, Failure.of(error)])
+    return report
+
+
+def _copy(
+    source: Restored,
+    sink: Sink,
+    ledger: Ledger,
+    selection: Selection,
+    *,
+    workers: int,
+    retry_failed: bool,
+    progress: Callable[[Progress], None] | None,
+    on_event: Callable[[Event], None] | None,
+    target_source: Callable[[], Source] | None,
+    opened: ExitStack,
+) -> CopyReport:
+    started = time.monotonic()
+    places = (str(source.location), str(sink.location))
+    ids = Ids(sink, source.location.platform, {kind: ledger.remembered(*places, kind) for kind in MAP_KINDS})
+    open_target = target_source or (lambda: source_of_sink(sink))
+    context = Context(
+        source=source,
+        sink=sink,
+        caps=sink.capabilities,
+        ids=ids,
+        stop=threading.Event(),
+        event=_Events(on_event, progress, started),
+        open_target=open_target,
+        target_rows=_ReadBack(open_target, opened).rows,
+    )
+    only = None
+    if retry_failed:
+        failed = {*ledger.rows(*places, "failed"), *ledger.rows(*places, "partial")}
+        only = frozenset(row.identity for row in failed)
+    models = list(source.source.registry())
+    engine = Engine(context, selection, ledger, models, workers=workers, only=only)
+    engine.run()
+    beyond = Beyond()
+    if engine.state == "done":
+        try:
+            filtered = retry_failed or not selection.everything
+            beyond = BeyondRuns(engine, ledger, engine.losses, filtered=filtered).copy()
+        except (KeyboardInterrupt, Interrupted):
+            engine.state = "interrupted"
+    return _report(engine, beyond, list(source.problems()), time.monotonic() - started)
 
 
 def _report(engine: Engine, beyond: Beyond, problems: list[str], seconds: float) -> CopyReport:

@@ -401,11 +401,11 @@ def small_disk(tmp_path):
     if mounted.returncode:
         pytest.skip("this user may not mount a file system")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk(small_disk, tmp_path):
-    source = source_of(*(RunData(records.run(n), [records.points(steps=2_000)]) for n in range(1, 6)))
+    source = source_of(*(RunData(records.run(n), [records.points(steps=2_000, seed=n)]) for n in range(1, 6)))
     report = migrate.copy(source, f"archive:{small_disk}/history", workers=1)
     assert report.state == "stopped"
     assert report.stopped_by.type == "TargetFull"
