@@ -6,6 +6,8 @@ drive retries: an error that is neither is treated as terminal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class OutgrowError(Exception):
     """Base of every error that outgrow raises on purpose.
@@ -105,3 +107,14 @@ class PolicyViolation(OutgrowError, Terminal):
     """A run breaks a rule of the configured policy."""
 
     exit_code = 1
+
+
+class PartlyFailed(OutgrowError, Terminal):
+    """A flush made some runs durable and others not: `runs` maps the target ids of those to their errors."""
+
+    exit_code = 3
+
+    def __init__(self, runs: Mapping[str, OutgrowError]) -> None:
+        first = next(iter(runs.values()))
+        super().__init__(f"{len(runs)} runs were not delivered; the first: {first.message}", hint=first.hint)
+        self.runs = dict(runs)

@@ -390,7 +390,10 @@ class Sink(_Closing, ABC):
         raise Unsupported("this platform holds no evaluation data sets")
 
     def flush(self) -> None:
-        """Make every finished run durable."""
+        """Make every finished run durable. Raises `PartlyFailed` where some are and others cannot be.
+
+        After a `Transient` error it is called again, and tries what is left.
+        """
 
 
 class Remover(_Closing, ABC):

@@ -17,7 +17,7 @@ from ..adapters.batches import Fingerprint
 from ..adapters.fit import KeyMap, fit_experiment
 from ..adapters.fit_stream import STREAMS, fingerprint
 from ..adapters.origin import RegistryEntry
-from ..errors import CredentialsError, OutgrowError, TargetFull, Transient, Unavailable
+from ..errors import CredentialsError, OutgrowError, PartlyFailed, TargetFull, Transient, Unavailable
 from ..model import Experiment, RegisteredModel, Run
 from .context import Context, Interrupted, Written
 from .ids import origin_of
@@ -199,6 +199,11 @@ class Engine:
         pending, self._pending = self._pending, []
         try:
             self._retrying("flush", self.sink.flush)
+        except PartlyFailed as error:
+            for outcome in pending:
+                if (own := error.runs.get(outcome.run_id or "")) is not None:
+                    self._failed(replace(outcome, state="failed", mark=None, error=Failure.of(own)))
+            pending = [outcome for outcome in pending if outcome.run_id not in error.runs]
         except Exception as error:  # noqa: BLE001 - whatever a sink raises, these runs are not durable
             failure = Failure.of(error)
             for outcome in pending:

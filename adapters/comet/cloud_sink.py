@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...errors import Vanished
+from ...errors import OutgrowError, PartlyFailed, Transient, Vanished
 from ...locations import Location
 from ...model import Artifact, ArtifactUse, Experiment, File, Origin, RegisteredModel, Run
 from ..base import NATIVE_MARK, ORIGIN_KEY, Capabilities, Copy, RunWriter, Sink, Throughput
@@ -44,6 +44,8 @@ class CloudSink(Sink):
         self._folder = tempfile.TemporaryDirectory(prefix="outgrow-comet-")
         self._lock = threading.Lock()
         self._staged: list[Staged] = []
+        self._refused: dict[str, OutgrowError] = {}
+        """Of runs whose flush is not over."""
         self._count = 0
 
     def close(self) -> None:
@@ -116,17 +118,28 @@ class CloudSink(Sink):
         return Registration(self.remote, self.artifacts, self.project).register(model)
 
     def flush(self) -> None:
-        """Upload what is staged, read it back, mark it. Raises the first error, after all were tried."""
+        """Upload what is staged, read it back, mark it.
+
+        Raises `Unavailable` while a repeat may help: what is left stays staged. Then `PartlyFailed`
+        for the runs that the server did not take.
+        """
         with self._lock:
             staged, self._staged = self._staged, []
         if not staged:
             return
         failed = Delivery(self.remote, self.project).deliver(staged)
-        if failed:
-            error = failed[0]
-            for other in failed[1:]:
-                error.add_note(str(other))
-            raise error
+        again = {one: error for one, error in failed.items() if isinstance(error, Transient)}
+        for one in staged:
+            if one not in again:
+                one.remove()
+        with self._lock:
+            self._refused |= {one.key: error for one, error in failed.items() if one not in again}
+            self._staged += again
+            if again:
+                raise next(iter(again.values()))
+            refused, self._refused = self._refused, {}
+        if refused:
+            raise PartlyFailed(refused)
 
 
 class CloudWriter(ArchiveWriter):

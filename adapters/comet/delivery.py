@@ -38,23 +38,26 @@ class Staged:
     def key(self) -> str:
         return self.path.stem
 
+    def remove(self) -> None:
+        """Remove the archive, and what was made of it."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
 
 class Delivery:
     def __init__(self, remote: Remote, project: Project) -> None:
         self.remote, self.api, self.project = remote, remote.api, project
 
-    def deliver(self, staged: Sequence[Staged]) -> list[OutgrowError]:
-        """The errors of those that could not be completed; all others are complete and marked."""
+    def deliver(self, staged: Sequence[Staged]) -> dict[Staged, OutgrowError]:
+        """Those that are not complete, with their errors; all others are complete and marked."""
         with ThreadPoolExecutor(THREADS) as pool:
-            return [error for error in pool.map(self._one, staged) if error is not None]
+            errors = pool.map(self._one, staged)
+            return {one: error for one, error in zip(staged, errors, strict=True) if error is not None}
 
     def _one(self, one: Staged) -> OutgrowError | None:
         try:
             self._complete(one)
         except OutgrowError as error:
             return error
-        finally:
-            shutil.rmtree(one.path.parent, ignore_errors=True)
         return None
 
     def _complete(self, one: Staged) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from outgrow import migrate
 from outgrow.adapters.base import MARK_KEY
 from outgrow.adapters.comet import delivery, upload
 from outgrow.adapters.comet.api import Api
+from outgrow.adapters.comet.keys import experiment_key
 from outgrow.errors import CredentialsError, Unavailable
 from outgrow.locations import open_sink, open_source
 from outgrow.model import Origin
@@ -107,6 +108,38 @@ def test_what_is_refused_for_good_is_an_error_and_no_mark(
     complete(server, history)
 
 
+def test_a_refused_run_fails_alone(server: CometServer, history: MemorySource, copy: Copy) -> None:
+    key = experiment_key("memory:run00002", "team/digits").encode()
+    server.state.faults = [Fault("batch/logger/experiment/metric", 400, times=10**6, body=key)]
+    report = copy()
+    assert {run.source_run: run.state for run in report.runs} == {"run00001": "copied", "run00002": "failed"}
+    server.state.faults = []
+    report = copy()
+    assert {run.source_run: run.state for run in report.runs} == {
+        "run00001": "unchanged",
+        "run00002": "copied",
+    }
+    complete(server, history)
+
+
+def test_what_a_flush_could_not_send_is_sent_by_the_next(
+    server: CometServer, history: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outgrow.adapters.comet.api._ATTEMPTS", 1)
+    with open_sink(TARGET) as sink:
+        run = next(history.runs(next(history.experiments())))
+        writer = sink.begin(run, Origin(platform="memory", run_id=run.id))
+        writer.points(next(history.points(run)))
+        writer.finish(run, "mark")
+        server.state.faults = [Fault("experiment/tags", 503)]
+        with pytest.raises(Unavailable):
+            sink.flush()
+        assert not any(MARK_KEY in e.others for e in server.state.experiments.values())
+        sink.flush()
+    assert points_of(server) == [Counter({"train/loss": 30, "eval/accuracy": 30})]
+    assert all(MARK_KEY in e.others for e in server.state.experiments.values())
+
+
 def test_killed_uploader(server: CometServer, history: MemorySource, copy: Copy) -> None:
     """Killed between metrics and assets: a second copy completes, and doubles nothing."""
 
@@ -128,7 +161,14 @@ def test_abandoned_copy(server: CometServer, history: MemorySource, copy: Copy) 
         writer = sink.begin(run, origin)
         writer.points(next(history.points(run)))
         [artifact] = history.artifacts(run)
-        writer.artifact(artifact, run.artifacts[0], [])
+
+        def broken() -> Iterator[Any]:
+            file = next(history.artifact_files(artifact))
+            yield file, history.open(run, file)
+            raise OSError("the process dies here")
+
+        with pytest.raises(OSError, match="dies here"):
+            writer.artifact(artifact, run.artifacts[0], broken())
         assert sink.find(origin.identity) is None
     assert copy().exit_code == 0
     complete(server, history)

@@ -40,6 +40,8 @@ class Fault:
     after: int = 0
     drop: bool = False
     retry_after: float | None = None
+    body: bytes = b""
+    """Only requests whose body holds this."""
     action: Callable[[], None] | None = None
     """Called with each failing request, before its answer."""
     seen: int = 0
@@ -124,11 +126,11 @@ class State:
         except KeyError:
             raise Refused(400, f"no experiment {key}", 90404) from None
 
-    def fault(self, path: str) -> Fault | None:
+    def fault(self, path: str, body: bytes = b"") -> Fault | None:
         with self.lock:
             self.requests.append(path)
             for fault in self.faults:
-                if re.search(fault.path, path):
+                if re.search(fault.path, path) and fault.body in body:
                     fault.seen += 1
                     if fault.after < fault.seen <= fault.after + fault.times:
                         return fault
@@ -163,7 +165,9 @@ class _Server(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = self._chunked()
-        if fault := self.state.fault(path):
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        if fault := self.state.fault(path, body):
             if fault.action is not None:
                 fault.action()
             if fault.drop:
@@ -173,8 +177,6 @@ class _Server(BaseHTTPRequestHandler):
             extra = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             self._send(fault.status, {"msg": "a fault on demand"}, extra)
             return
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
         query = {k: v[-1] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
         request = Request(method, path, query, body, self._fields(body))
         try:
