@@ -9,8 +9,10 @@ from __future__ import annotations
 from .comet import comet_zips
 from .neptune import neptune_rescue
 from .stage import Step
+from .wandb import wandb_folders
 
 LEGS: list[Step] = [
+    Step("copy to W&B run folders and back, without an account", wandb_folders),
     Step("copy to Comet's offline zips and back, without an account", comet_zips),
     Step("rescue a Neptune export (generated here) into MLflow and an archive", neptune_rescue),
 ]

@@ -27,7 +27,7 @@ from .cloud_source import ProjectSource, config_of, id_of
 from .folder import FolderWriter, Target
 from .layout import SECTION
 from .place import Project, run_id_for
-from .records import NativeRun, mark_of, record_of, to_run, with_mark
+from .records import NativeRun, mark_of, origin_section, record_of, to_run, with_mark
 from .server import Server, pages, typed
 from .sink import partial_folder
 from .upload import Uploader
@@ -130,10 +130,23 @@ class ProjectSink(Sink):
                     hint="copy into another project",
                 )
             first_step = last_step_of(node) + 1
+        else:
+            self._create(target, origin)
         writer = ProjectWriter(self, target, run, origin, first_step, node)
         if node is not None:
             self._continue(writer, target, node, origin)
         return writer
+
+    def _create(self, target: Target, origin: Origin) -> None:
+        """Make the run, so that concurrent copies see it, and an id that is refused is told at once."""
+        self.server.graphql(
+            queries.CREATE_RUN,
+            f"creating run {target.path}",
+            entity=target.entity,
+            project=target.project,
+            run=target.run_id,
+            config=json.dumps({SECTION: {"value": origin_section(origin)}}),
+        )
 
     def _continue(
         self, writer: ProjectWriter, target: Target, node: Mapping[str, Any], origin: Origin

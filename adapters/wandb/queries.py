@@ -167,6 +167,14 @@ query RunConsoleLogPage($entity: String!, $project: String!, $run: String!, $cur
 }
 """
 
+CREATE_RUN = """
+mutation UpsertBucket($entity: String!, $project: String!, $run: String!, $config: JSONString!) {
+  upsertBucket(input: {entityName: $entity, modelName: $project, name: $run, config: $config}) {
+    bucket { id name }
+  }
+}
+"""
+
 SET_CONFIG = """
 mutation UpsertBucket($id: String!, $config: JSONString!) {
   upsertBucket(input: {id: $id, config: $config}) { bucket { id name } }

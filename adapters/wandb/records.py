@@ -76,11 +76,7 @@ def section_of(
     kept["summary"] = to_builtins(exact_summary)
     kept["summary_keys"] = sorted(run.summary)
     section = {
-        "origin": origin.identity,
-        "origin_platform": origin.platform,
-        "origin_run": origin.run_id,
-        "origin_location": origin.location,
-        "origin_url": origin.url,
+        **origin_section(origin),
         "experiment": experiment,
         "parent": run.parent,
         "sweep": run.sweep,
@@ -88,6 +84,17 @@ def section_of(
         "record": json.dumps({**kept, **more}),
     }
     return {k: v for k, v in section.items() if v not in (None, "", {})}
+
+
+def origin_section(origin: Origin) -> dict[str, Any]:
+    """The part of the section that says of which run this is a copy."""
+    return {
+        "origin": origin.identity,
+        "origin_platform": origin.platform,
+        "origin_run": origin.run_id,
+        "origin_location": origin.location,
+        "origin_url": origin.url,
+    }
 
 
 def with_mark(section: Mapping[str, Any], mark: str | None) -> dict[str, Any]:

@@ -32,25 +32,32 @@ _SILENCE = 900.0
 _BYTES_PER_SECOND = 200_000.0
 _FOREIGN = re.compile(
     r"WANDB_(MODE|RUN_ID|PROJECT|ENTITY|NAME|NOTES|TAGS|RUN_GROUP|JOB_TYPE|CONSOLE|SERVICE|SWEEP_ID|RESUME"
-    r"|RUN_DIR|DISABLED|CONFIG_PATHS|SILENT|QUIET|PROGRAM|X_.*|_.*)"
+    r"|RUN_DIR|DISABLED|CONFIG_PATHS|SILENT|QUIET|PROGRAM)"
 )
 """Variables of a training run, which would change the runs that are uploaded."""
+
+_RETRIES = {"WANDB__GRAPHQL_RETRY_MAX": "8", "WANDB__FILE_STREAM_RETRY_MAX": "8"}
+"""About four minutes; the vendor's defaults go on for much longer against a dead server."""
 
 
 def environment(home: Path, server: str) -> dict[str, str]:
     """The child's variables: the vendor's files go below `home`, nothing is reported to the vendor."""
     kept = {k: v for k, v in os.environ.items() if not _FOREIGN.fullmatch(k)}
-    return kept | {
-        "WANDB_BASE_URL": server,
-        "WANDB_DIR": str(home),
-        "WANDB_CACHE_DIR": str(home / "cache"),
-        "WANDB_DATA_DIR": str(home / "data"),
-        "WANDB_CONFIG_DIR": str(home / "config"),
-        "WANDB_ARTIFACT_DIR": str(home / "artifacts"),
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_RESUME": "allow",  # a run that is there already is continued, not begun again
-        "NO_COLOR": "1",
-    }
+    return (
+        _RETRIES
+        | kept
+        | {
+            "WANDB_BASE_URL": server,
+            "WANDB_DIR": str(home),
+            "WANDB_CACHE_DIR": str(home / "cache"),
+            "WANDB_DATA_DIR": str(home / "data"),
+            "WANDB_CONFIG_DIR": str(home / "config"),
+            "WANDB_ARTIFACT_DIR": str(home / "artifacts"),
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_RESUME": "allow",  # a run that is there already is continued, not begun again
+            "NO_COLOR": "1",
+        }
+    )
 
 
 class Uploader:
