@@ -1,10 +1,11 @@
-"""Neptune: exports, local queues and logs, and what still speaks its 2.x and 3.x APIs."""
+"""Neptune: exports, local queues and logs of 2.x and 3.x, and servers of the 2.x API (Minfx)."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from ...errors import Unsupported
 from .places import TOKEN, place_of, server_of
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ class _Neptune:
             return folder_source(location, place)
         server = server_of(location)
         if place.api == "3":
-            from .server3 import ServerSource3
-
-            return ServerSource3(location, place, server)
+            raise Unsupported(
+                f"{location}: a 3.x server is not read directly",
+                hint="export it with the vendor's neptune-exporter (--exporter neptune3) and give neptune:./DIR",
+            )
         from .server2 import ServerSource2
 
         return ServerSource2(location, place, server)
@@ -36,9 +38,11 @@ class _Neptune:
             return FolderSink(location, place)
         server = server_of(location)
         if place.api == "3":
-            from .server3_sink import ServerSink3
-
-            return ServerSink3(location, place, server)
+            raise Unsupported(
+                f"{location}: a 3.x server is not written to directly",
+                hint=f"write neptune:./DIR?outgrow.api=3&outgrow.project={place.project}, then "
+                "`neptune sync DIR/.neptune/*/run_operations.sqlite3`",
+            )
         from .server_sink import ServerSink2
 
         return ServerSink2(location, place, server)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from ...errors import Corrupt
-from ...model import File, Fork, Origin, Run, Status, Value, from_builtins, to_builtins
+from ...model import CodeVersion, File, Fork, Origin, Run, Status, Value, from_builtins, to_builtins
 from ..base import MARK_KEY, ORIGIN_KEY
 
 Kind = Literal["params", "metrics", "texts", "histograms", "files"]
@@ -234,6 +234,7 @@ def run_of(attributes: Mapping[str, Attribute], *, id: str, experiment: str, nat
         user=_text(sys.get("owner")),
         deleted=bool(sys.get("trashed") or sys.get("archived")),
         fork=_fork(sys, id, native_id),
+        code=_code(params),
         extra={PLATFORM: {key: value for key, value in sys.items() if key not in _HELD}},
     )
 
@@ -252,6 +253,22 @@ def _copied(common: dict[str, Any], fields: dict[str, Any], identity: str, fork:
         **(known | {"status": Status(str(known.get("status", Status.RUNNING)))}),
         fork=fork,
         origin=Origin(platform=platform, run_id=run_id),
+    )
+
+
+def _code(params: Mapping[str, Value]) -> CodeVersion | None:
+    """What neptune-scale tracks of the Git repository; the attributes stay params, too."""
+    root = "source_code/"
+    commit, dirty = _text(params.get(root + "commit/commit_id")), params.get(root + "dirty")
+    if commit is None:
+        return None
+    remotes = (value for key, value in sorted(params.items()) if key.startswith(root + "remote/"))
+    return CodeVersion(
+        commit=commit,
+        branch=_text(params.get(root + "branch")),
+        dirty=dirty if isinstance(dirty, bool) else None,
+        repository=_text(next(remotes, None)),
+        entry_point=_text(params.get(root + "run_command")),
     )
 
 

@@ -121,11 +121,16 @@ def step_of(snapshot: Any) -> int | None:
 def time_of(snapshot: Any) -> int | None:
     if not snapshot.HasField("timestamp"):
         return None
-    return int(snapshot.timestamp.seconds) * 1_000_000 + int(snapshot.timestamp.nanos) // 1_000
+    return int(snapshot.timestamp.seconds) * 1_000_000 + _micros(snapshot.timestamp)
+
+
+def _micros(timestamp: Any) -> int:
+    """The client makes nanoseconds from a float, a trace too low: the nearest microsecond is meant."""
+    return (int(timestamp.nanos) + 500) // 1_000
 
 
 def _datetime(timestamp: Any) -> datetime:
-    return datetime.fromtimestamp(timestamp.seconds, UTC) + timedelta(microseconds=timestamp.nanos // 1_000)
+    return datetime.fromtimestamp(timestamp.seconds, UTC) + timedelta(microseconds=_micros(timestamp))
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ...errors import Corrupt, Vanished
 from ...filters import Filter
 from ...locations import Location
-from ...model import Artifact, ArtifactUse, Experiment, File, ModelVersion, RegisteredModel, Run
+from ...model import Artifact, ArtifactUse, Experiment, File, ModelVersion, RegisteredModel, Run, Value
 from .. import batches
 from ..base import RunStats, Source, Throughput
 from ..fit import text_of
@@ -173,7 +173,7 @@ class ServerSource2(Source):
         api, container = self.backend.api, held.container
         for path, type_ in held.types.items():
             key, parts = key_of("files", path), path.split("/")
-            told = {"attribute": path, "type": type_}
+            told: dict[str, Value] = {"attribute": path, "type": type_}
             if type_ == "file":
                 with errors(f"reading {path} of {id}"):
                     known = api.get_file_attribute(container, held.kind, parts)

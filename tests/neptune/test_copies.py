@@ -17,6 +17,9 @@ from outgrow.model import Run, to_builtins
 from outgrow.testing import drive, hostile, records
 from outgrow.testing.memory import MemorySource, RunData
 
+# With neptune-scale installed the command `neptune` is that package's; this is the 2.x client's.
+SYNC = "from neptune.cli.__main__ import main; main()"
+
 
 @pytest.fixture
 def export(tmp_path: Path) -> str:
@@ -104,7 +107,7 @@ def test_neptune_sync_uploads_our_queues(legacy: Server, tmp_path: Path) -> None
     legacy.runs.clear()
     ours = written(tmp_path, "2")
     done = subprocess.run(
-        [sys.executable, "-m", "neptune.cli", "sync", "--path", str(tmp_path), "--project", "ws/project"],
+        [sys.executable, "-c", SYNC, "sync", "--path", str(tmp_path), "--project", "ws/project"],
         env=os.environ | {"NEPTUNE_API_TOKEN": legacy.token, "OAUTHLIB_INSECURE_TRANSPORT": "1"},
         capture_output=True,
         text=True,

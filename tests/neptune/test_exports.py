@@ -249,9 +249,15 @@ def test_not_a_neptune_folder(tmp_path: Path) -> None:
 
 
 def test_data_folder_alone(tmp_path: Path) -> None:
-    made.complete_run(tmp_path).write()
+    export = made.complete_run(tmp_path)
+    export.row("source_code/commit/commit_id", "string", "c0ffee")
+    export.row("source_code/dirty", "bool", True)
+    export.row("source_code/remote/origin", "string", "https://example.org/x.git")
+    export.write()
     with open_source(f"neptune:{tmp_path}/data") as source:
         (run,) = runs_of(source).values()
+        assert (run.code.commit, run.code.dirty) == ("c0ffee", True)
+        assert run.code.repository == "https://example.org/x.git"
         assert len(list(source.files(run))) == 3
 
 

@@ -1,0 +1,204 @@
+"""A Neptune 3.x server, as far as `neptune-scale` and its `neptune sync` go: log in, ingest, upload.
+
+State is plain data in `Server.runs`. Operations are refused where the real server refuses them:
+steps that do not increase, type conflicts, a missing fork parent. Reading is not served.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from emulators.neptune_legacy import jwt, token
+from neptune_api.proto.google_rpc.code_pb2 import Code
+from neptune_api.proto.neptune_pb.ingest.v1.ingest_pb2 import IngestCode
+from neptune_api.proto.neptune_pb.ingest.v1.pub.client_pb2 import (
+    BulkRequestStatus,
+    RequestIdList,
+    SubmitResponse,
+)
+from neptune_api.proto.neptune_pb.ingest.v1.pub.ingest_pb2 import RunOperation
+from neptune_api.proto.neptune_pb.ingest.v1.pub.request_status_pb2 import RequestStatus
+
+JSON = dict[str, Any]
+
+
+class Server:
+    """`with Server("ws/project") as server:` serves on an ephemeral port of this machine."""
+
+    def __init__(self, *projects: str) -> None:
+        self.projects = set(projects)
+        self.runs: dict[tuple[str, str], JSON] = {}
+        """(project, run id) → {create, attributes: {path: value}, series: {path: [(step, micros, value)]}}."""
+        self.files: dict[str, bytes] = {}
+        self.errors: list[int] = []
+        """Every ingest code that was not OK."""
+        self._statuses: dict[str, list[int]] = {}
+        self.lock = threading.RLock()
+
+    def __enter__(self) -> Server:
+        server = self
+
+        class Handler(_Handler):
+            state = server
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    @property
+    def token(self) -> str:
+        return token(self.url)
+
+    def ingest(self, operation: RunOperation) -> list[str]:
+        """Apply an operation; the ids under which its outcome can be asked for."""
+        if operation.project not in self.projects:
+            codes = [IngestCode.PROJECT_NOT_FOUND]
+        elif operation.HasField("create"):
+            codes = [self._create(operation)]
+        else:
+            updates = operation.update_batch.snapshots or [operation.update]
+            codes = [self._update(operation, update) for update in updates]
+        ids = [str(uuid.uuid4()) for _ in codes]
+        self._statuses |= {id: [code] for id, code in zip(ids, codes, strict=True)}
+        # Only the last id is asked for by the client: it answers for the whole batch.
+        self._statuses[ids[-1]] = codes
+        self.errors += [code for code in codes if code != IngestCode.OK]
+        return ids
+
+    def _create(self, operation: RunOperation) -> int:
+        create = operation.create
+        key = (operation.project, operation.run_id)
+        if create.HasField("fork_point"):
+            parent = (operation.project, create.fork_point.parent_run_id)
+            if parent not in self.runs:
+                return int(IngestCode.RUN_FORK_PARENT_NOT_FOUND)
+        self.runs.setdefault(key, {"create": create, "attributes": {}, "series": {}})
+        return int(IngestCode.OK)
+
+    def _update(self, operation: RunOperation, update: Any) -> int:
+        run = self.runs.get((operation.project, operation.run_id))
+        if run is None:
+            return int(IngestCode.RUN_NOT_FOUND)
+        code = int(IngestCode.OK)
+        for path, value in update.assign.items():
+            kind = value.WhichOneof("value")
+            held = run["attributes"].get(path)
+            if path in run["series"] or (held is not None and held[0] != kind):
+                code = int(IngestCode.FIELD_TYPE_CONFLICTING)
+                continue
+            run["attributes"][path] = (kind, _plain(value))
+        for path, change in update.modify_sets.items():
+            words = set(run["attributes"].get(path, ("string_set", []))[1])
+            for word, action in change.string.values.items():
+                words = words | {word} if action == 1 else words - {word}
+            run["attributes"][path] = ("string_set", sorted(words))
+        for path, value in update.append.items():
+            if path in run["attributes"]:
+                code = int(IngestCode.FIELD_TYPE_CONFLICTING)
+                continue
+            step = update.step.whole + update.step.micro / 1e6
+            micros = update.timestamp.seconds * 1_000_000 + update.timestamp.nanos // 1_000
+            series = run["series"].setdefault(path, [])
+            if series and step <= series[-1][0]:
+                code = int(IngestCode.SERIES_STEP_NON_INCREASING)
+                continue
+            series.append((step, micros, _plain(value)))
+        return code
+
+    def status(self, id: str) -> RequestStatus:
+        status = RequestStatus()
+        codes = self._statuses.get(id, [int(IngestCode.RUN_NOT_FOUND)])
+        for code in sorted(set(codes)):
+            status.code_by_count.add(
+                code=Code.OK if code == IngestCode.OK else Code.INVALID_ARGUMENT,
+                count=codes.count(code),
+                detail=code,
+            )
+        return status
+
+
+def _plain(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    held = getattr(value, kind)
+    if kind == "timestamp":
+        return held.seconds * 1_000_000 + held.nanos // 1_000
+    if kind == "string_set":
+        return sorted(held.values)
+    if kind == "histogram":
+        return list(held.bin_edges), list(getattr(held, held.WhichOneof("values")).values)
+    return held.path if kind == "file_ref" else held
+
+
+class _Handler(BaseHTTPRequestHandler):
+    state: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.state.lock:
+            status, answer = self._answer(path)
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        kind = "application/x-protobuf" if isinstance(answer, bytes) else "application/json"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_POST = do_PUT = do_GET
+
+    def _answer(self, path: str) -> tuple[int, Any]:
+        url = self.state.url
+        match path:
+            case "/api/backend/v1/clients/config":
+                security = {"clientId": "neptune", "openIdDiscovery": f"{url}/openid"}
+                return 200, {"apiUrl": url, "applicationUrl": url, "pyLibVersions": {}, "security": security}
+            case "/openid":
+                return 200, {"authorization_endpoint": f"{url}/auth", "token_endpoint": f"{url}/token"}
+            case "/api/backend/v1/authorization/oauth-token" | "/token":
+                access = jwt({"exp": int(time.time()) + 3600, "azp": "neptune", "iss": url})
+                tokens = {"accessToken": access, "refreshToken": access, "username": "ada"}
+                return 200, tokens | {"access_token": access, "refresh_token": access}
+            case "/api/client/v1/ingest":
+                ids = self.state.ingest(RunOperation.FromString(self.body))
+                return 200, SubmitResponse(request_id=ids[-1], request_ids=ids).SerializeToString()
+            case "/api/client/v1/ingest/check":
+                asked = RequestIdList.FromString(self.body).ids
+                statuses = [self.state.status(id.value) for id in asked]
+                return 200, BulkRequestStatus(statuses=statuses).SerializeToString()
+            case "/api/storagebridge/v1/signedUrl":
+                files = json.loads(self.body)["files"]
+                signed = [
+                    {
+                        "path": file["path"],
+                        "project_identifier": file["project_identifier"],
+                        "provider": "aws",
+                        "url": f"{url}/blob/{file['path']}",
+                    }
+                    for file in files
+                ]
+                return 200, {"files": signed}
+            case _ if path.startswith("/blob/"):
+                self.state.files[path.removeprefix("/blob/")] = self.body
+                return 200, {}
+        return 404, {"code": 404, "message": f"{path} is not served here", "title": "", "errorType": ""}
