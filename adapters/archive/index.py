@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,10 +11,13 @@ import pyarrow.compute as pc
 
 from ...model import File, ModelVersion, R, RegisteredModel
 from .bulk import Piece
-from .manifest import Part, Segments
+from .manifest import Part, Segment, Segments
 from .records import STATS, load
 from .storage import Storage
 from .tables import TableReader
+
+RUN_COLUMNS = ("id", "experiment", "mark", "url")
+"""What is told of a run without reading its record."""
 
 
 class Place(NamedTuple):
@@ -59,16 +62,20 @@ class Index:
                     self.parts[part.path] = part
                     self._parts_of.setdefault((segment.name, part.table), []).append(part)
                 for part in segment.parts_of("runs"):
-                    self._add_runs(part, segment.name)
+                    self._add_runs(part, segment)
                 self._seen.add(segment.name)
 
-    def _add_runs(self, part: Part, segment: str) -> None:
-        table = self.reader.read(part, ["id", "experiment", "mark", "url"])
-        columns = (table.column(name).to_pylist() for name in ("id", "experiment", "mark", "url"))
-        for row, (run_id, experiment, mark, url) in enumerate(zip(*columns, strict=True)):
+    def _add_runs(self, part: Part, segment: Segment) -> None:
+        rows: Iterable[Sequence[Any]]
+        if segment.runs is not None:
+            rows = segment.runs
+        else:
+            table = self.reader.read(part, RUN_COLUMNS)
+            rows = zip(*(table.column(name).to_pylist() for name in RUN_COLUMNS), strict=True)
+        for row, (run_id, experiment, mark, url) in enumerate(rows):
             known = self.runs.get(run_id)
-            if known is None or known.place.segment <= segment:
-                self.runs[run_id] = RunPlace(Place(part, segment, row), experiment, mark, url)
+            if known is None or known.place.segment <= segment.name:
+                self.runs[run_id] = RunPlace(Place(part, segment.name, row), experiment, mark, url)
 
     def cell(self, place: Place, column: str) -> Any:
         return self.reader.read(place.part, [column]).column(column)[place.row].as_py()

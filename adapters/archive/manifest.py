@@ -23,6 +23,8 @@ VERSION = 1
 """Of the layout. A reader refuses a higher one."""
 ROOT_FILE = "archive.json"
 FOLDER = "segments"
+LISTED_RUNS = 100
+"""Runs that a manifest lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Segment:
     replaces: list[str] = field(default_factory=list)
     """Segments whose record tables are all in this one."""
     created_at: str = ""
+    runs: list[list[str | None]] | None = None
+    """`[id, experiment, mark, url]` of every row of its table of runs, where those are few: an
+    archive of many small segments is then listed from the manifests alone."""
 
     @property
     def sequence(self) -> int:
@@ -104,6 +109,7 @@ def load(data: bytes, what: str) -> Segment:
         after=body["after"],
         replaces=body["replaces"],
         created_at=body["created_at"],
+        runs=body["runs"],
     )
 
 

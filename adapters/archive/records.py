@@ -76,6 +76,11 @@ def experiment_row(here: Experiment, source_id: str) -> Row:
     )  # fmt: skip
 
 
+def url_of(run: Run) -> str | None:
+    """Where the run is seen: at its origin, an archive has no pages."""
+    return plain(run.url or (run.origin.url if run.origin else None))
+
+
 def run_row(
     run: Run,
     experiment_name: str | None,
@@ -88,7 +93,7 @@ def run_row(
         run.id, plain(run.name), run.status.value, run.experiment, plain(experiment_name),
         run.created_at, run.started_at, run.ended_at, run.duration, plain(run.user), run.parent,
         plain(run.group), plain(run.job_type), [plain(label) for label in run.labels], run.deleted,
-        origin.platform, plain(origin.run_id), plain(run.url or origin.url), mark,
+        origin.platform, plain(origin.run_id), url_of(run), mark,
         *(stats[name] for name in STATS), list(parts), text(run),
     )  # fmt: skip
 

@@ -30,7 +30,7 @@ from . import records
 from .bulk import BulkFile
 from .capabilities import CAPABILITIES
 from .index import Index
-from .manifest import FOLDER, Part, Segment, check_target, dump, ensure_root, new_name, now
+from .manifest import FOLDER, LISTED_RUNS, Part, Segment, check_target, dump, ensure_root, new_name, now
 from .registry import merge
 from .source import blob_name
 from .storage import storage, writing
@@ -70,6 +70,15 @@ class _Pending:
         return any(
             (self.experiments, self.runs, self.artifacts, self.models, self.versions, self.traces, self.datasets)
         )  # fmt: skip
+
+    def listed_runs(self) -> list[list[str | None]] | None:
+        """As `Segment.runs`, in the order of `rows`."""
+        if len(self.runs) > LISTED_RUNS:
+            return None
+        return [
+            [run_id, done.run.experiment, done.mark, records.url_of(done.run)]
+            for run_id, done in self.runs.items()
+        ]
 
     def rows(self, experiment_names: Mapping[str, str]) -> dict[str, list[Row]]:
         """The rows of the record tables; those of one run or artifact lie together."""
@@ -327,7 +336,11 @@ class ArchiveSink(Sink):
                 self._put_table(pending, table, path, len(rows), local)
         self._storage.settle()
         segment = Segment(
-            pending.name, list(pending.parts.values()), after=index.segments.heads(), created_at=now()
+            pending.name,
+            list(pending.parts.values()),
+            after=index.segments.heads(),
+            created_at=now(),
+            runs=pending.listed_runs(),
         )
         self._storage.put_bytes(f"{FOLDER}/{pending.name}.json", dump(segment))
 
