@@ -133,9 +133,9 @@ class Stage:
             *("--artifacts-destination", f"{name}/artifacts"),
             log=log,
         )
-        deadline = time.monotonic() + SERVER_START
 
         def answering() -> str:
+            deadline = time.monotonic() + SERVER_START
             url = f"http://127.0.0.1:{port}"
             while time.monotonic() < deadline and process.poll() is None:
                 with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):

@@ -71,8 +71,9 @@ def sync(
             if lane.add(folder):
                 its.append(folder)
     try:
-        for lane, _ in lanes.values():
-            lane.open()  # one after the other: SDKs do not bear being imported in two threads
+        for lane, its in lanes.values():
+            if its:
+                lane.open()  # one after the other: SDKs do not bear being imported in two threads
         if lanes:
             with ThreadPoolExecutor(len(lanes)) as pool:
                 list(pool.map(lambda pair: _drain(*pair), lanes.values()))
