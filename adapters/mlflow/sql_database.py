@@ -23,6 +23,7 @@ from .sql_drivers import (
     Connection,
     Cursor,
     PlainConnection,
+    adbc_another,
     adbc_postgresql,
     adbc_sqlite,
     open_here,
@@ -48,6 +49,8 @@ class Database:
         self.plain = False
         """Whether SQLite is used through Python's own copy (see `sql_drivers`)."""
         self._idle: list[Connection] = []
+        self._first: Connection | None = None
+        """PostgreSQL: what the others are made from."""
         self._lock = threading.Lock()
         self._columns: dict[str, frozenset[str]] = {}
         scheme = location.rest.partition(":")[0].partition("+")[0]
@@ -169,7 +172,10 @@ class Database:
         """A new connection, in autocommit. The caller closes it."""
         try:
             if self.kind == "postgresql":
-                return adbc_postgresql(self._uri, self.writable)
+                with self._lock:
+                    if self._first is None:
+                        self._first = adbc_postgresql(self._uri, self.writable)
+                    return adbc_another(self._first, self.writable)
             return PlainConnection(self._uri) if self.plain else adbc_sqlite(self._uri)
         except Exception as error:
             raise translated(error, self.public) from error
@@ -182,6 +188,9 @@ class Database:
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
+            if self._first is not None:
+                idle.append(self._first)
+                self._first = None
         for connection in idle:
             connection.close()
 
