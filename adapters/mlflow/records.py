@@ -180,7 +180,7 @@ def run_record(
     return Run(
         id=id,
         experiment=str(experiment),
-        name=_NO_NAME[tags.get(UNNAMED)] if tags.get(UNNAMED) in _NO_NAME else (name or name_tag or None),
+        name=_NO_NAME.get(tags.get(UNNAMED), name or name_tag or None),
         status=status_of(status),
         native_status=status,
         started_at=None if UNSTARTED in tags else time_of(start_ms),
