@@ -34,6 +34,7 @@ _RATIO = 500
 """Deflate reaches 1,032 on zeros; logs stay far below this."""
 _SMALL = 64 << 20
 """Bytes that an archive may always unpack to."""
+_METRIC_LINE = b'"type":"metric_msg"}\n'
 _KEY = re.compile(r"[0-9A-Za-z]{32,50}")
 _HINT = "take it out of the directory, or fetch it again from the machine that wrote it"
 
@@ -163,6 +164,8 @@ class Archive:
                     return
 
     def _sorted(self, block: bytes) -> tuple[bytes, list[tuple[str, Payload]]]:
+        if block.endswith(b"\n") and block.count(_METRIC_LINE) == block.count(b"\n"):
+            return block, []  # every line ends as metric messages do
         metrics: list[bytes] = []
         others: list[tuple[str, Payload]] = []
         for line in block.split(b"\n"):

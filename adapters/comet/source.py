@@ -35,7 +35,7 @@ class ArchiveSource(Source):
     A zip that is not whole is left out and named by `problems`.
     """
 
-    throughput = Throughput(path="offline zips", points_per_second=600_000, files_per_second=1_000)
+    throughput = Throughput(path="offline zips", points_per_second=200_000, files_per_second=1_000)
 
     def __init__(self, location: Location, folder: Path) -> None:
         if not folder.is_dir():
