@@ -27,7 +27,7 @@ lint: install
 
 # mypy finds the package by its import name through a link (the repository root is the package).
 types: install
-	MYPYPATH=$(VENV)/src $(BIN)/mypy -p outgrow --exclude '/tests/'
+	MYPYPATH=$(VENV)/src $(BIN)/mypy -p outgrow --exclude '/(tests|benchmarks)/'
 
 format: install
 	$(BIN)/ruff check --fix .
