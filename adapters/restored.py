@@ -8,14 +8,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import Corrupt, OutgrowError, Vanished
+from ..errors import Corrupt, OutgrowError, Transient, Vanished
 from ..model import Artifact, ArtifactUse, EvaluationDataset, Experiment, File, RegisteredModel, Run, Trace
 from . import batches
 from .base import RunStats, Source
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from ..filters import Filter
 
 _CACHED_RECORDS = 512
+_READERS = 6
+"""Origin records read at once while runs are listed."""
 
 
 Read = Callable[[Run], Iterator["pa.RecordBatch"]]
@@ -61,14 +64,17 @@ class Restored(Source):
         self.location = source.location
         self.throughput = source.throughput
         self._lock = threading.Lock()
+        self._indexing = threading.Lock()
         self._cache: OrderedDict[str, OriginRecord | None] = OrderedDict()
         self._raw: dict[str, Run] = {}
         self._artifact_runs: dict[str, str] = {}
         self._broken: dict[str, OutgrowError] = {}
         self._experiments: dict[str, Experiment] = {}
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="outgrow-origin")
         self._by_identity: dict[str, str] | None = None
 
     def close(self) -> None:
+        self._readers.shutdown(cancel_futures=True)
         self.source.close()
 
     # --- records ---------------------------------------------------------------------------
@@ -116,10 +122,26 @@ class Restored(Source):
 
         A run whose origin record is damaged is listed as it is; reading it raises the error.
         """
-        for raw in self.source.runs(experiment):
-            run = self.restore(raw, experiment)
+        for run in self._restored(experiment):
             if where is None or where(run, self.experiment_of(run, experiment).name):
                 yield run
+
+    def _restored(self, experiment: Experiment) -> Iterator[Run]:
+        """The runs in order; a few origin records are read at once."""
+        ahead: deque[Future[Run]] = deque()
+        try:
+            for raw in self.source.runs(experiment):
+                if raw.origin is None and not ahead:
+                    yield raw
+                    continue
+                ahead.append(self._readers.submit(self.restore, raw, experiment))
+                if len(ahead) >= 2 * _READERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
     def restore(self, raw: Run, experiment: Experiment) -> Run:
         """A run that the source gives, as it was before it was copied."""
@@ -128,6 +150,8 @@ class Restored(Source):
         self._raw[raw.id] = raw
         try:
             record = self.record(raw)
+        except Transient:
+            raise  # the listing may be repeated
         except OutgrowError as error:
             self._broken[raw.id] = error
             return raw
@@ -155,9 +179,10 @@ class Restored(Source):
     def _parent(self, record: OriginRecord, raw: Run) -> str | None:
         if record.held.get("parent", False) or record.parent is None:
             return raw.parent
-        if self._by_identity is None:
-            listed = (run for e in self.source.experiments() for run in self.source.runs(e))
-            self._by_identity = {r.origin.identity: r.id for r in listed if r.origin}
+        with self._indexing:
+            if self._by_identity is None:
+                listed = (run for e in self.source.experiments() for run in self.source.runs(e))
+                self._by_identity = {r.origin.identity: r.id for r in listed if r.origin}
         return self._by_identity.get(record.parent)
 
     def stats(self, run: Run) -> RunStats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from ..adapters.base import Copy, Sink, Source
 from ..adapters.fit_stream import Stream
 from ..adapters.restored import Restored, restored
 from ..filters import Filter
+from ..model import Run
 from .context import Context, Interrupted
 from .engine import Engine
 from .ids import MAP_KINDS, Ids
@@ -80,7 +81,6 @@ def copy(
             progress=progress,
             on_event=on_event,
             target_source=target_source,
-            opened=opened,
         )
     except BaseException as error:
         try:
@@ -106,7 +106,6 @@ def _copy(
     progress: Callable[[Progress], None] | None,
     on_event: Callable[[Event], None] | None,
     target_source: Callable[[], Source] | None,
-    opened: ExitStack,
 ) -> CopyReport:
     started = time.monotonic()
     places = (str(source.location), str(sink.location))
@@ -120,7 +119,7 @@ def _copy(
         stop=threading.Event(),
         event=_Events(on_event, progress, started),
         open_target=open_target,
-        target_rows=_ReadBack(open_target, opened).rows,
+        target_rows=_ReadBack(open_target).rows,
     )
     only = None
     if retry_failed:
@@ -202,20 +201,22 @@ class _Events:
 
 
 class _ReadBack:
-    """Rows of runs in the target, read through its source; opened when first needed."""
+    """Rows of runs in the target, read through its source, opened anew each time: it is being written."""
 
-    def __init__(self, open_: Callable[[], Source], opened: ExitStack) -> None:
-        self._open, self._opened = open_, opened
-        self._source: Source | None = None
+    def __init__(self, open_: Callable[[], Source]) -> None:
+        self._open = open_
+        self._listed: dict[str, Run] = {}
         self._lock = threading.Lock()
 
-    def rows(self, stream: Stream, copy: Copy) -> Iterable[pa.RecordBatch]:
+    def rows(self, stream: Stream, copy: Copy) -> Iterator[pa.RecordBatch]:
+        with self._open() as source:
+            run = self._find(source, copy.run_id)
+            if run is not None:
+                yield from reader(source, stream)(run)
+
+    def _find(self, source: Source, run_id: str) -> Run | None:
         with self._lock:
-            if self._source is None:
-                self._source = self._opened.enter_context(self._open())
-            source = self._source
-        for experiment in source.experiments():
-            for run in source.runs(experiment):
-                if run.id == copy.run_id:
-                    return reader(source, stream)(run)
-        return ()
+            if run_id not in self._listed:
+                listed = (run for experiment in source.experiments() for run in source.runs(experiment))
+                self._listed = {run.id: run for run in listed}
+            return self._listed.get(run_id)

@@ -13,7 +13,7 @@ from outgrow.adapters.batches import Fingerprint
 from outgrow.adapters.fit_stream import STREAMS, fingerprint
 from outgrow.adapters.origin import FORMAT, RECORD_PATH, decode, encode
 from outgrow.adapters.restored import restored
-from outgrow.errors import Corrupt, SchemaVersionError
+from outgrow.errors import Corrupt, SchemaVersionError, Unavailable
 from outgrow.model import Status, to_json
 from outgrow.testing import records
 from outgrow.testing.memory import MemorySink, RunData, capabilities
@@ -251,3 +251,13 @@ def test_experiments_come_back_from_a_platform_that_has_one():
         "a": {"team": "vision"},
         "b": {"x": "y"},
     }
+
+
+def test_a_passing_error_while_listing_is_repeated(trip, monkeypatch):
+    from outgrow.migrate import select
+
+    monkeypatch.setattr(select.time, "sleep", lambda seconds: None)
+    _, poor, home = trip
+    back = poor.source()
+    back.faults.at("open", 1, Unavailable("reset"))
+    assert migrate.copy(back, home, ledger="a.db").counts == {"copied": 2}
