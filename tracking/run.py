@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -72,7 +71,7 @@ class Run:
         `step` defaults to the next one, `time` (a `datetime`, or seconds since 1970) to now.
         Raises `TypeError` or `ValueError` for what is no number, key, step or time.
         """
-        now = time_ns() // 1_000 if time is None else values.microseconds(time)
+        now = values.microseconds(time)
         known = self._keys
         try:
             for key, value in data.items():
@@ -189,7 +188,7 @@ class Run:
             warn(f"outgrow could not keep {path!r}: {error}; training goes on", JournalWarning)
             return None
         media_type = mimetypes.guess_type(path)[0]
-        now = values.moment(time_ns() // 1_000)
+        now = values.moment(values.now_us())
         at = None if step is None else float(values.step(step))
         return File(path=path, size=size, sha256=sha256, media_type=media_type, step=at, created_at=now)
 
@@ -276,7 +275,7 @@ class Run:
             metadata=saved.metadata,
             status="READY",
             created_by=self.id,
-            created_at=values.moment(time_ns() // 1_000),
+            created_at=values.moment(values.now_us()),
         )
         registered = None
         if register is not None:
@@ -322,7 +321,7 @@ class Run:
         if self._sampler:
             self._sampler.stop()
         violation = check_end(self, status)
-        self._append(Finish(status, time_ns() // 1_000, exit_code))
+        self._append(Finish(status, values.now_us(), exit_code))
         self._journal.sync()
         self._leave()
         self._journal.close()

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time_ns
 from typing import Any
 
 from .. import config as configuration
@@ -80,7 +79,7 @@ def start_run(
         id=run_id,
         experiment=before.experiment if before else experiment,
         name=name,
-        started_at=values.moment(time_ns() // 1_000),
+        started_at=values.moment(values.now_us()),
         group=group,
         job_type=job_type,
         parent=parent.id if isinstance(parent, Run) else parent,
@@ -125,7 +124,7 @@ def adopt(record: RunRecord, settings: Config) -> Run:
 
 
 def _begin(run: Run, record: RunRecord, locations: list[str]) -> None:
-    host, process, now = socket.gethostname(), os.getpid(), time_ns() // 1_000
+    host, process, now = socket.gethostname(), os.getpid(), values.now_us()
     run._append(Start(JOURNAL_FORMAT, to_builtins(record), locations, host, process, now))
 
 

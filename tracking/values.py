@@ -74,10 +74,15 @@ def step(value: Any) -> int | float:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def now_us() -> int:
+    """Now, in microseconds since 1970 UTC, at whole milliseconds: what every platform can hold."""
+    return time_ns() // 1_000_000 * 1_000
+
+
 def microseconds(value: datetime | float | None) -> int:
     """A point's time since 1970 UTC; None: now. Numbers are seconds."""
     if value is None:
-        return time_ns() // 1_000
+        return now_us()
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError("a time needs a time zone, such as datetime.now(UTC)")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from time import time_ns
 
+from ..values import now_us
 from .gpu import sample as gpu_sample
 
 
@@ -30,7 +30,7 @@ class Sampler:
     def _run(self) -> None:
         number = 0
         while not self._stopped.wait(min(self._interval, 1.0) if number == 0 else self._interval):
-            self._append(("m", number, time_ns() // 1_000, self.sample()))
+            self._append(("m", number, now_us(), self.sample()))
             number += 1
 
     def sample(self) -> dict[str, float]:
