@@ -224,7 +224,7 @@ def _sides(results: Results, database: Path, folder: Path, total: int) -> None:
 
 def _peer(results: Results, folder: Path, source: str, target: str, total: int) -> None:
     """The peer's own commands; it writes files between the two servers."""
-    binaries = peer_environment("mlflow-export-import", PEER, "mlflow<3", "setuptools<81")
+    binaries = peer_environment("mlflow-export-import", PEER, "mlflow<3", "setuptools<81", "tabulate")
     out = folder / "peer"
     began = time.perf_counter()
     for server, command in (
