@@ -164,8 +164,18 @@ class Archive:
                     return
 
     def _sorted(self, block: bytes) -> tuple[bytes, list[tuple[str, Payload]]]:
-        if block.endswith(b"\n") and block.count(_METRIC_LINE) == block.count(b"\n"):
-            return block, []  # every line ends as metric messages do
+        # Metric messages come in long stretches: only the lines around one are looked at one by one.
+        first = block.find(_METRIC_LINE)
+        start = block.rfind(b"\n", 0, first) + 1 if first >= 0 else len(block)
+        end = block.rfind(_METRIC_LINE) + len(_METRIC_LINE) if first >= 0 else len(block)
+        middle = block[start:end]
+        if middle.count(_METRIC_LINE) != middle.count(b"\n"):
+            return self._one_by_one(block)
+        before, found = self._one_by_one(block[:start])
+        after, more = self._one_by_one(block[end:])
+        return before + middle + after, found + more
+
+    def _one_by_one(self, block: bytes) -> tuple[bytes, list[tuple[str, Payload]]]:
         metrics: list[bytes] = []
         others: list[tuple[str, Payload]] = []
         for line in block.split(b"\n"):
@@ -177,8 +187,7 @@ class Archive:
                     metrics.append(json.dumps({"payload": payload, "type": "metric_msg"}).encode())
                 else:
                     others.append((kind, payload))
-        metrics.append(b"")
-        return b"\n".join(metrics), others
+        return b"\n".join([*metrics, b""]), others
 
     def _message(self, line: bytes) -> tuple[str, Payload]:
         try:
