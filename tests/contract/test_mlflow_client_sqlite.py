@@ -1,4 +1,7 @@
-"""The contract suite against an MLflow database by the client (`outgrow.via=client`)."""
+"""The contract suite against an MLflow database by the client (`outgrow.via=client`).
+
+Limits are those of the server, see `test_mlflow_http`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+from outgrow.testing.contract import Place, ReadingContract, WritingContract
 from sql_stores import fresh_sqlite
 
 
@@ -28,15 +31,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return ClientPlace(tmp_path_factory.mktemp("contract-client"))
 
 
+@pytest.fixture(autouse=True)
+def _short(request: pytest.FixtureRequest) -> None:
+    if "long_series" in request.node.name:
+        pytest.skip(
+            "MLflow takes twenty seconds for it; tests/mlflow/test_http.py reads a series page by page"
+        )
+
+
 class TestClientWriting(WritingContract):
     gaps: ClassVar = {
         "nonfinite:points": "MLflow stores infinities as the largest double",
         "same_names:run.deleted": "MLflow deletes the runs of an experiment with it",
     }
-
-
-class TestClientLimits(LimitsContract):
-    pass
 
 
 class TestClientReading(ReadingContract):

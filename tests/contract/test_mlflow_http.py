@@ -37,6 +37,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield ServerPlace(server)
 
 
+@pytest.fixture(autouse=True)
+def _short(request: pytest.FixtureRequest) -> None:
+    if "long_series" in request.node.name:
+        pytest.skip(
+            "MLflow takes twenty seconds for it; tests/mlflow/test_http.py reads a series page by page"
+        )
+
+
 class TestServerWriting(WritingContract):
     gaps: ClassVar = {
         "nonfinite:points": "MLflow stores infinities as the largest double",
