@@ -25,7 +25,7 @@ from emulators.neptune_swagger import SPECS
 
 JSON = dict[str, Any]
 ATOMS = {"assignFloat": "float", "assignInt": "int", "assignBool": "bool", "assignString": "string"}
-READ_ONLY = {"sys/id", "sys/creation_time", "sys/owner", "sys/state", "sys/custom_run_id"}
+READ_ONLY = {"sys/id", "sys/creation_time", "sys/owner", "sys/custom_run_id"}
 
 
 def jwt(claims: JSON) -> str:
@@ -118,6 +118,9 @@ class Server:
         path = operation["path"]
         kind, details = next((k, v) for k, v in operation.items() if k != "path" and v is not None)
         attributes = run["attributes"]
+        if path == "sys/state":  # Minfx's client sets it
+            attributes[path]["value"] = details.get("value")
+            return None
         if path in READ_ONLY:
             return f"{path} is read-only"
         held = attributes.get(path)

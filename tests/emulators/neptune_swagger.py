@@ -72,7 +72,7 @@ MODELS: dict[str, JSON] = {
             "fileSet",
             "artifact",
             "experimentState",
-        )  # fmt: skip
+        )
     },
     "Attributes": {"attributes": many(ref("Attribute"))},
     "Point": {"step": NUMBER, "timestampMillis": NUMBER, "value": ANY},
@@ -99,7 +99,15 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         "getProject": ("get", ("projectIdentifier",), None, ref("Project")),
         "listProjects": (
             "get",
-            ("limit", "organizationIdentifier", "searchTerm", "sortBy", "sortDirection", "userRelation", "offset"),
+            (
+                "limit",
+                "organizationIdentifier",
+                "searchTerm",
+                "sortBy",
+                "sortDirection",
+                "userRelation",
+                "offset",
+            ),
             None,
             ref("Projects"),
         ),
@@ -109,22 +117,42 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         "createExperiment": ("post", (), "experimentCreationParams", ref("Experiment")),
         "getExperiment": ("get", EXPERIMENT, None, ref("Experiment")),
         "ping": ("post", EXPERIMENT, None, ref("Nothing")),
-        "executeOperations": ("post", EXPERIMENT, "operations", many(ref("Error"))),
+        # Minfx's client names the project, too.
+        "executeOperations": (
+            "post",
+            (*EXPERIMENT, "organizationName", "projectName"),
+            "operations",
+            many(ref("Error")),
+        ),
         "getExperimentAttributes": ("get", EXPERIMENT, None, ref("Attributes")),
         **{
             f"get{kind}Attribute": ("get", ATTRIBUTE, None, ref("Properties"))
             for kind in (
-                "Float", "Int", "Bool", "String", "Datetime", "File", "StringSet", "FloatSeries",
-                "StringSeries", "Artifact",
-            )  # fmt: skip
+                "Float",
+                "Int",
+                "Bool",
+                "String",
+                "Datetime",
+                "File",
+                "StringSet",
+                "FloatSeries",
+                "StringSeries",
+                "Artifact",
+            )
         },
         **{
-            f"get{kind}SeriesValues": ("get", PAGE, None, ref("Points")) for kind in ("Float", "String", "Image")
+            f"get{kind}SeriesValues": ("get", PAGE, None, ref("Points"))
+            for kind in ("Float", "String", "Image")
         },
         "getImageSeriesValue": ("get", ("experimentId", "attribute", "index"), None, ANY),
         "lsFileSetAttribute": ("get", ("experimentId", "attribute", "path"), None, many(ANY)),
         "searchLeaderboardEntries": ("post", ("projectIdentifier", "type"), "params", ref("Nothing")),
-        "searchLeaderboardAttributes": ("get", ("projectIdentifier", "search", "type"), "params", ref("Columns")),
+        "searchLeaderboardAttributes": (
+            "get",
+            ("projectIdentifier", "search", "type"),
+            "params",
+            ref("Columns"),
+        ),
         "fileAtomUpload": ("post", ("experimentIdentifier", "attribute", "ext"), None, ANY),
         "fileAtomMultipartUploadStart": ("post", ("experimentIdentifier", "attribute", "ext"), None, ANY),
         "fileAtomMultipartUploadPart": ("post", ("experimentIdentifier", "attribute"), None, ANY),
@@ -139,16 +167,27 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         "getDownloadPrepareRequest": ("get", ("id",), None, ref("Prepared")),
     },
     "artifacts": {
-        "createNewArtifact": ("post", ("projectIdentifier", "hash", "size", "parentIdentifier"), None, ref("Artifact")),
+        "createNewArtifact": (
+            "post",
+            ("projectIdentifier", "hash", "size", "parentIdentifier"),
+            None,
+            ref("Artifact"),
+        ),
         "uploadArtifactFilesMetadata": (
-            "post", ("projectIdentifier", "hash"), "artifactFilesDTO", ref("Artifact"),
+            "post",
+            ("projectIdentifier", "hash"),
+            "artifactFilesDTO",
+            ref("Artifact"),
         ),
         "createArtifactVersion": (
-            "post", ("projectIdentifier", "hash", "parentIdentifier"), "artifactFilesDTO", ref("Artifact"),
+            "post",
+            ("projectIdentifier", "hash", "parentIdentifier"),
+            "artifactFilesDTO",
+            ref("Artifact"),
         ),
         "listArtifactFiles": ("get", ("projectIdentifier", "hash"), None, ref("ArtifactFiles")),
     },
-}  # fmt: skip
+}
 HEADERS = {
     "getClientConfig": "X-Neptune-Api-Token",
     "exchangeApiToken": "X-Neptune-Api-Token",
