@@ -18,7 +18,7 @@ from outgrow import locations, migrate
 from outgrow.errors import CredentialsError, LocationError
 from outgrow.testing import records
 
-RUNS, STEPS = 3, 40
+RUNS, STEPS = 2, 40
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_sync_failed_to_upload_is_noticed(server: WandbServer, tmp_path: Pa
     assert_each_run_once(server, "wandb:ada/silent")
 
 
-@pytest.mark.parametrize("moment", ["UpsertBucket", "file_stream", "CommitArtifact", "PUT storage"])
+@pytest.mark.parametrize("moment", ["file_stream", "CommitArtifact"])
 def test_killed_during_the_upload(moment: str, server: WandbServer, tmp_path: Path) -> None:
     reached = threading.Event()
     server.hook = lambda name: reached.set() if name == moment else None

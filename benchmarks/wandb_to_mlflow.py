@@ -1,0 +1,107 @@
+"""W&B → MLflow, against `wandb-to-mlflow` 0.1.0, from the same emulated W&B server.
+
+    python benchmarks/wandb_to_mlflow.py [--runs 10] [--keys 10] [--steps 500]
+
+Into a tracking server over HTTP, and into an SQLite store directly. Both sides are whole commands,
+their start included; the peer has an environment of its own and is given as many workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import Results, mlflow_server, peer_environment, ratio
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from emulators.wandb import WandbServer
+from emulators.wandb.state import Run
+
+PEER = ("wandb-to-mlflow==0.1.0",)
+
+
+def fill(server: WandbServer, runs: int, keys: int, steps: int) -> None:
+    """Finished runs, put into the server as if they had been uploaded and exported."""
+    server.state.project(server.entity, "bench")
+    for number in range(runs):
+        run = Run(server.entity, "bench", f"run{number:04d}", state="finished", exit_code=0)
+        run.fields = {"displayName": f"run {number}", "tags": ["bench"]}
+        run.config = {f"param_{i}": {"value": i / 7} for i in range(20)}
+        run.history = [
+            {f"train/metric_{k:02d}": (s + k) / 7 for k in range(keys)}
+            | {"_step": s, "_timestamp": 1_770_000_000 + s + number, "_runtime": float(s)}
+            for s in range(steps)
+        ]
+        run.summary = {k: v for k, v in run.history[-1].items() if k.startswith("train/")}
+        run.summary["_wandb"] = {"runtime": steps}
+        server.state.runs[server.entity, "bench", run.name] = run
+    server.export_history()
+
+
+def timed(command: list[str], environment: dict[str, str], folder: Path) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"{command[0]}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        )
+    return time.perf_counter() - began
+
+
+def points_in(uri: str) -> int:
+    """Metric values that arrived, but for system metrics."""
+    script = (
+        "import sys, json, mlflow\n"
+        "c = mlflow.MlflowClient(sys.argv[1]); n = 0\n"
+        "for e in c.search_experiments():\n"
+        "    for r in c.search_runs([e.experiment_id]):\n"
+        "        n += sum(len(c.get_metric_history(r.info.run_id, k)) for k in r.data.metrics if k.startswith('train'))\n"
+        "print(json.dumps(n))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, uri], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+    )
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--keys", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=4)
+    given = parser.parse_args()
+    points = given.runs * given.keys * given.steps
+    peer = peer_environment("wandb-to-mlflow", *PEER)
+    print(f"{points:,} points in {given.runs} runs")
+    with tempfile.TemporaryDirectory() as name, WandbServer() as server:
+        folder = Path(name)
+        fill(server, given.runs, given.keys, given.steps)
+        environment = os.environ | server.environment(folder / "home") | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+        results = Results("points", base="wandb-to-mlflow, HTTP")
+        with mlflow_server(folder / "one") as one, mlflow_server(folder / "two") as two:
+            targets = {"HTTP": (one, two)}
+            sqlite = tuple(f"sqlite:///{folder / part}" for part in ("one.db", "two.db"))
+            for way, (theirs, ours) in {**targets, "SQLite": sqlite}.items():
+                command = [str(peer / "wandb-to-mlflow"), "migrate", "-e", server.entity, "-p", "bench"]
+                command += ["--tracking-uri", theirs, "--workers", str(given.workers)]
+                command += ["--artifact-root", str(folder / f"artifacts-{way}")]
+                results.add(f"wandb-to-mlflow, {way}", points, timed(command, environment, folder))
+                command = [sys.executable, "-c", "from outgrow.cli import main; main()", "copy"]
+                command += [f"wandb:{server.entity}/bench", f"mlflow:{ours}", "--workers", str(given.workers)]
+                results.add(f"outgrow, {way}", points, timed(command, environment, folder))
+                counted = points_in(theirs), points_in(ours)
+                print(f"  points that arrived, {way}: {counted[0]:,} and {counted[1]:,} of {points:,}")
+        for way, aim in (("HTTP", 3), ("SQLite", 10)):
+            ratio(way, results.rate(f"outgrow, {way}"), results.rate(f"wandb-to-mlflow, {way}"), aim)
+
+
+if __name__ == "__main__":
+    main()
