@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...errors import Corrupt
+from ...errors import Corrupt, OutgrowError
 from .. import batches
 from .manifest import Part
 from .storage import writing
@@ -130,6 +131,8 @@ class BulkFile:
         self.path = ""
         """Its path within the archive, once it has one."""
         self.rows = 0
+        self.broken: OutgrowError | None = None
+        """What once failed: Parquet cannot be continued after an incomplete write."""
         self._where = where
         self._groups = 0
         self._waiting: list[pa.Table] = []
@@ -160,21 +163,35 @@ class BulkFile:
             self._write_group()
         return piece
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Everything that is written, or an error now and at every later call."""
+        if self.broken is not None:
+            raise self.broken
+        try:
+            with writing(self._where):
+                yield
+        except OutgrowError as error:
+            self.broken = error
+            raise
+
     def _write_group(self) -> None:
         if self._waiting_rows:
             together = pa.concat_tables(self._waiting).unify_dictionaries()
-            with writing(self._where):
+            with self._whole():
                 self._writer.write_table(together, row_group_size=self._waiting_rows)
             self._groups += 1
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def close(self) -> None:
+        """Raises `TargetFull` or `Unavailable`; again at every call, once it has."""
         self._write_group()
-        with writing(self._where):
+        with self._whole():
             self._writer.close()
 
     def discard(self) -> None:
-        self._writer.close()
+        with suppress(OSError):  # what cannot be written is not wanted
+            self._writer.close()
         self.local.unlink(missing_ok=True)
 
 

@@ -14,9 +14,11 @@ from outgrow.adapters import batches
 from outgrow.adapters.archive import bulk
 from outgrow.adapters.archive.bulk import canonical, stored
 from outgrow.adapters.replay import Replay
+from outgrow.errors import TargetFull
 from outgrow.locations import open_sink, open_source
 from outgrow.model import Origin
 from outgrow.testing import records
+from outgrow.testing.compare import compare
 from outgrow.testing.drive import write
 from outgrow.testing.memory import MemorySource, RunData
 
@@ -115,6 +117,31 @@ def test_many_small_batches(tmp_path: Path) -> None:
     with open_source(f"archive:{tmp_path / 'a'}") as source:
         (run,) = [r for e in source.experiments() for r in source.runs(e)]
         assert [row for batch in source.points(run) for row in rows_of(batch)] == rows_of(batch_of(rows))
+
+
+def test_a_table_that_could_not_be_written_is_never_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = f"archive:{tmp_path / 'a'}"
+    write_table = bulk.pq.ParquetWriter.write_table
+    failures = [OSError(28, "No space left on device")]
+
+    def failing(self: bulk.pq.ParquetWriter, *args: object, **options: object) -> None:
+        if failures:
+            raise failures.pop()
+        write_table(self, *args, **options)
+
+    monkeypatch.setattr(bulk.pq.ParquetWriter, "write_table", failing)
+    source = records.history(2)
+    sink = open_sink(location)
+    for action in (lambda: write(source, sink), sink.flush, sink.close):
+        with pytest.raises(TargetFull):
+            action()
+    with open_sink(location) as sink:
+        assert list(sink.copies()) == []
+        expected = write(source, sink)
+    with open_source(location) as back:
+        assert compare(expected, back, sink) == []
 
 
 def test_steps_that_turn_fractional_midway(tmp_path: Path) -> None:
