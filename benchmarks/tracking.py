@@ -152,10 +152,11 @@ def slow_down(seconds: float) -> None:
 
 
 def _lane(run: Any, location: str) -> Any:
-    from outgrow.locations import open_sink
+    from outgrow.locations import open_sink, open_source
     from outgrow.tracking.worker import Lane
 
-    lane = Lane(location, lambda: open_sink(location), threading.Event())
+    opener, reader = (lambda: open_sink(location)), (lambda: open_source(location))
+    lane = Lane(location, opener, reader, threading.Event())
     lane.add(run.folder)
     return lane
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from ..adapters import batches
-from ..adapters.base import Copy, RunWriter, Sink
+from ..adapters.base import Copy, RunWriter, Sink, Source
 from ..adapters.fit import FittedRun, KeyMap, fit_experiment, fit_file, fit_model, fit_run
 from ..adapters.fit_points import fit_points
+from ..adapters.replay import Replay
 from ..errors import Rejected
 from ..model import ArtifactUse, Experiment, File, ModelVersion, Origin, RegisteredModel, Run, to_builtins
 from . import journal, state
@@ -41,9 +42,16 @@ class Delivery:
     """One journal and one sink. Not for several threads; a file lock keeps other processes out."""
 
     def __init__(
-        self, folder: Path, location: str, open_sink: Callable[[], Sink], *, ended: bool = False
+        self,
+        folder: Path,
+        location: str,
+        open_sink: Callable[[], Sink],
+        open_source: Callable[[], Source],
+        *,
+        ended: bool = False,
     ) -> None:
         """`location` is the public form; `open_sink` gives the (shared) sink when there is something to send.
+        `open_source` reads the same location: only where a delivery to a sink that appends was cut.
 
         `ended`: a run of another machine that said no goodbye has ended; it is then killed.
         """
@@ -54,7 +62,9 @@ class Delivery:
         """The parent run, whose journal is beside this one, is not there yet."""
         self._assume_ended = ended
         self.location = location
-        self._open_sink = open_sink
+        self._open_sink, self._open_source = open_sink, open_source
+        self._present: dict[str, Replay] = {}
+        """Rows of a cut delivery that the sink has already, by stream."""
         self._fold = Fold()
         self._folded = 0
         self._experiment: str | None = None
@@ -127,6 +137,10 @@ class Delivery:
         if self.waiting or (not sink.capabilities.live and not over):
             self._fold, self._folded = Fold(), 0
             return False
+        if sink.capabilities.replay == "append":
+            self._present = self._read_back() if self.state.sending else {}
+            self.state.sending = True
+            state.save(self.folder, self.state)
         try:
             self._send(sink, news, over)
         except Rejected:  # by a sink that buffers: each record alone then tells which one it is
@@ -139,6 +153,7 @@ class Delivery:
         self.state.offset = journal.size(self.folder) if over and written else self._folded
         self._folded = max(self._folded, self.state.offset)
         self.state.done, self.state.error, self.state.hopeless = over, None, False
+        self.state.sending = False
         state.save(self.folder, self.state)
         return more
 
@@ -154,6 +169,19 @@ class Delivery:
         beside = self.folder.parent / run.parent
         coming = (beside / journal.RECORDS).exists() and self.location in targets(beside)
         return not coming or state.load(beside, self.location).hopeless
+
+    def _read_back(self) -> dict[str, Replay]:
+        """What a delivery left there that was cut before its end: it must not be appended again."""
+        with self._open_source() as source:
+            for experiment in source.experiments():
+                for run in source.runs(experiment):
+                    if run.id == self.state.run_id or (run.origin and run.origin.run_id == self.folder.name):
+                        return {
+                            "points": Replay(source.points(run)),
+                            "texts": Replay(source.texts(run)),
+                            "histograms": Replay(source.histograms(run)),
+                        }
+        return {}
 
     # --- one delivery ------------------------------------------------------------------------
 
@@ -313,6 +341,8 @@ class Delivery:
 
     def _batch(self, batch: pa.RecordBatch, send: Callable[[pa.RecordBatch], None], kind: str) -> None:
         """Send a batch; halve it where it is refused, so that only the refused rows are left out."""
+        if kind in self._present:
+            batch = self._present[kind].new(batch)
         waiting, calls = [batch], 0
         while waiting:
             part = waiting.pop()

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..adapters.base import Sink
 from ..config import Config
 from ..errors import LocationError
-from ..locations import open_sink, parse
+from ..locations import open_sink, open_source, parse
 from . import journal
 from .delivery import targets
 from .report import Report, report
@@ -65,7 +65,7 @@ def sync(
             full = chosen.get(location) or known.get(location, location)
             if location not in lanes:
                 opener = partial(_opened, (openers or {}).get(location), full)
-                lane = Lane(location, opener, stop, ended=ended)
+                lane = Lane(location, opener, partial(open_source, full), stop, ended=ended)
                 lanes[location] = (lane, [])
             lane, its = lanes[location]
             if lane.add(folder):

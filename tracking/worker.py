@@ -20,9 +20,9 @@ from typing import Any
 
 import tenacity
 
-from ..adapters.base import Sink
+from ..adapters.base import Sink, Source
 from ..errors import Terminal, Transient
-from ..locations import open_sink
+from ..locations import open_sink, open_source
 from . import journal
 from .delivery import Delivery, targets
 from .spawn import gate_of, lock_of
@@ -45,6 +45,7 @@ class Lane:
         self,
         location: str,
         opener: Callable[[], Sink],
+        reader: Callable[[], Source],
         stop: threading.Event,
         interval: float = 0.0,
         *,
@@ -58,7 +59,7 @@ class Lane:
         self.ended = ended
         self.interval = interval
         self.stop = stop
-        self._opener = opener
+        self._opener, self._reader = opener, reader
         self._sink: Sink | None = None
         self._opening = threading.Lock()
         self._deliveries: dict[Path, Delivery] = {}
@@ -81,7 +82,7 @@ class Lane:
     def add(self, folder: Path) -> bool:
         """Serve a journal from now on; False where nothing of it is left to deliver."""
         if folder not in self._deliveries:
-            delivery = Delivery(folder, self.location, self.sink, ended=self.ended)
+            delivery = Delivery(folder, self.location, self.sink, self._reader, ended=self.ended)
             if delivery.settled and not journal.has_writer(folder):
                 return False
             self._deliveries[folder] = delivery
@@ -248,7 +249,8 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.nice(10)  # training first
     opener = partial(open_sink, settings["location"])
-    lane = Lane(settings["public"], opener, threading.Event(), settings["interval"])
+    reader = partial(open_source, settings["location"])
+    lane = Lane(settings["public"], opener, reader, threading.Event(), settings["interval"])
     Server(Path(settings["root"]), settings["key"], lane, settings["linger"]).run()
 
 

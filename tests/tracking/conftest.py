@@ -20,7 +20,7 @@ class Target:
     sink: MemorySink
 
     def deliver(self, folder: Path, **options: bool) -> Delivery:
-        delivery = Delivery(folder, PLACE, lambda: self.sink, **options)
+        delivery = Delivery(folder, PLACE, lambda: self.sink, lambda: self.sink.source(), **options)
         while delivery.deliver():
             pass
         return delivery
@@ -66,7 +66,7 @@ def settings(tmp_path: Path) -> Callable[..., Config]:
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test in a folder of its own, with no run of another test open."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("outgrow.tracking.run._open", opened := [])
+    monkeypatch.setattr("outgrow.tracking.run._open", opened := [])  # type: ignore[var-annotated]
     monkeypatch.setattr("outgrow.tracking.start._open", opened)
     for name in ("OUTGROW_TO", "OUTGROW_CONFIG", "RANK"):
         monkeypatch.delenv(name, raising=False)

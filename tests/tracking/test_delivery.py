@@ -130,6 +130,19 @@ def test_a_fault_anywhere_loses_and_doubles_nothing(
     assert target.files() == {"notes/hello.txt": b"hello"}
 
 
+@pytest.mark.parametrize("call", ["writer.texts", "writer.file", "writer.finish", "flush"])
+def test_a_sink_that_appends_gets_nothing_twice(settings: Settings, target: Any, call: str) -> None:
+    faults = Faults().at(call, 1, Unavailable("503"), times=2)
+    target.sink = MemorySink(capabilities(replay="append"), faults=faults)
+    folder = trained(settings)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            target.deliver(folder)
+    assert target.deliver(folder).settled
+    assert [point[1] for point in target.points() if point[0] == "train/loss"] == list(range(20))
+    assert sum(batch.num_rows for batch in target.source.texts(target.run)) == 1
+
+
 class Fussy(MemorySink):
     """Refuses points of value 3, and a param, in its own way."""
 
@@ -340,7 +353,7 @@ def test_two_sinks_do_not_wait_for_each_other(settings: Settings) -> None:
 def test_a_lane_retries_what_is_transient(settings: Settings) -> None:
     folder = trained(settings)
     sink = MemorySink(faults=Faults().at("begin", 1, Unavailable("503", retry_after=0.01), times=3))
-    lane = Lane("archive:nowhere", lambda: sink, threading.Event())
+    lane = Lane("archive:nowhere", lambda: sink, sink.source, threading.Event())
     lane.add(folder)
     assert lane.deliver(folder)
     assert sink.faults.calls["begin"] == 4
@@ -350,7 +363,7 @@ def test_a_lane_retries_what_is_transient(settings: Settings) -> None:
 def test_what_cannot_be_delivered_is_told(settings: Settings) -> None:
     folder = trained(settings)
     sink = MemorySink(faults=Faults().at("find", 1, CredentialsError("wrong key"), times=9))
-    lane = Lane("archive:nowhere", lambda: sink, threading.Event())
+    lane = Lane("archive:nowhere", lambda: sink, sink.source, threading.Event())
     lane.add(folder)
     assert not lane.deliver(folder)
     told = report(folder, ["archive:nowhere"])
@@ -374,9 +387,9 @@ def test_a_corrupt_tail_does_not_stop_what_was_intact(settings: Settings, target
 
 def test_only_one_process_delivers_at_a_time(settings: Settings, target: Any) -> None:
     folder = trained(settings)
-    first = Delivery(folder, "archive:nowhere", lambda: target.sink)
+    first = Delivery(folder, "archive:nowhere", lambda: target.sink, target.sink.source)
     assert first._lock.acquire()
-    second = Delivery(folder, "archive:nowhere", lambda: target.sink)
+    second = Delivery(folder, "archive:nowhere", lambda: target.sink, target.sink.source)
     assert not second.deliver()
     assert second.busy
     first._lock.release()
