@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from ...errors import Vanished
@@ -45,6 +46,12 @@ class SqlSource(Source):
         self.location = location
         self.database = Database(location)
         self.workspace = location.options.get("workspace", "default")
+        if self.database.plain:
+            self.throughput = replace(
+                self.throughput,
+                points_per_second=250_000,
+                advice="this process has the file open: copy in a process of its own, which reads four times as fast",
+            )
         try:
             check_schema(self.database)
         except BaseException:
