@@ -53,7 +53,8 @@ def main() -> None:
             with mlflow_server(folder / "peer") as url, results.timed(PEER, total):
                 subprocess.run(
                     [
-                        *(str(asked.peer), "-m", "neptune_exporter.main", "load", "--loader", "mlflow"),
+                        *(str(asked.peer), "-c", "from neptune_exporter.main import main; main()"),
+                        *("load", "--loader", "mlflow"),
                         *("--mlflow-tracking-uri", url, "--data-path", str(folder / "export" / "data")),
                         *("--files-path", str(folder / "export" / "files")),
                     ],

@@ -85,15 +85,15 @@ class Layout:
         roots.append((self.root.parent if self._data_is_root else self.root) / name)
         return next((root / project for root in roots if (root / project).is_dir()), None)
 
-    def entities(self, project: str, scope: Scope) -> Iterator[Entity]:
-        """In order of their names. Raises `OSError` where the folder cannot be listed."""
+    def entities(self, project: str, scope: Scope, stem: str = "") -> Iterator[Entity]:
+        """In order of their names; with `stem` only that one. Raises `OSError` where the folder cannot be listed."""
         _, data, files, sub = next(row for row in _SCOPES if row[0] == scope)
         folder = self._data(data)
         if folder is None or not (folder / project / sub).is_dir():
             return
         parts: dict[str, dict[int, Path]] = {}
         unfinished: Counter[str] = Counter()
-        for path in (folder / project / sub).iterdir():
+        for path in (folder / project / sub).glob(f"{stem or '*'}_part_*.parquet*"):
             found = _PART.fullmatch(path.name)
             if found is None:
                 continue
@@ -103,20 +103,19 @@ class Layout:
             else:
                 parts.setdefault(found["stem"], {})[int(found["number"])] = path
         root = self._files_of(files, project)
-        for stem in sorted(parts):
-            numbered = parts[stem]
+        for name in sorted(parts):
+            numbered = parts[name]
             yield Entity(
                 scope,
-                stem,
+                name,
                 tuple(numbered[number] for number in sorted(numbered)),
                 root,
-                tuple(_gaps(f"{project}/{stem}", numbered, unfinished[stem])),
+                tuple(_gaps(f"{project}/{name}", numbered, unfinished[name])),
             )
 
     def find(self, project: str, run_id: str) -> Entity | None:
         """The run of that id, where its sanitised name is known here."""
-        stem = sanitized(run_id)
-        return next((entity for entity in self.entities(project, "run") if entity.stem == stem), None)
+        return next(self.entities(project, "run", sanitized(run_id)), None)
 
     def errors(self) -> Iterator[tuple[str, str]]:
         """(project, sentence) for what the exporter says that it failed to export, counted."""

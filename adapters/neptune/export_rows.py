@@ -154,6 +154,8 @@ class Scan:
     files: int = 0
     fractional: int = 0
     nonfinite: int = 0
+    densities: set[str] = field(default_factory=set)
+    """Histogram series whose values are densities, not counts."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Attribute types that this release does not know → rows."""
 
@@ -190,7 +192,8 @@ def _typed(path: Path, run: str) -> Iterator[pa.RecordBatch]:
     yield from rows(path, SCALARS, _VALUES.values(), run)
     rest = frozenset(known - SCALARS - {"float_series"})
     if rest:
-        yield from rows(path, rest, ("step",), run)
+        columns = ("step", "histogram_value.type") if "histogram_series" in rest else ("step",)
+        yield from rows(path, rest, columns, run)
 
 
 def _types(file: pq.ParquetFile, path: Path) -> set[str]:
@@ -215,6 +218,10 @@ def _count(batch: pa.RecordBatch, result: Scan) -> None:
             kind = str(row["attribute_type"])
             result.attributes[str(row["attribute_path"])] = Attribute(kind, row[_VALUES[kind]])
     else:
+        if "histogram_value" in batch.schema.names:
+            dense = pc.equal(pc.struct_field(batch.column("histogram_value"), "type"), "DENSITY")
+            found = batch.column("attribute_path").filter(pc.fill_null(dense, False)).unique()
+            result.densities.update(found.to_pylist())
         for kind, count in present.items():
             if kind == "string_series":
                 result.texts += count

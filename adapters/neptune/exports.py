@@ -16,7 +16,7 @@ import pyarrow as pa
 from ...errors import Corrupt, OutgrowError, Vanished
 from ...filters import Filter
 from ...locations import Location
-from ...model import Artifact, ArtifactUse, Experiment, File, RegisteredModel, Run, Status
+from ...model import Artifact, ArtifactUse, Experiment, File, RegisteredModel, Run, Status, Value
 from ..base import RunStats, Source, Throughput
 from . import export_files, export_registry, export_rows, lineage
 from .export_layout import Entity, Layout, Scope
@@ -91,6 +91,10 @@ class ExportSource(Source):
         run = run_of(found.attributes, id=id, experiment=project, native_id=native)
         summary = {key_of("metrics", key): value for key, (_, value) in found.last.items()}
         run = replace(run, summary=dict(summary))
+        if found.densities and run.origin is None:
+            told: list[Value] = [*sorted(key_of("histograms", path) for path in found.densities)]
+            native = run.extra["neptune"] | {"histogram_densities": told}
+            run = replace(run, extra=run.extra | {"neptune": native})
         if entity.scope != "run":
             if entity.scope == "model" and not (run.params or found.lengths or found.texts or found.files):
                 return None

@@ -132,7 +132,7 @@ class Server:
             type_ = ATOMS.get(kind, "datetime")
             value = details["valueMilliseconds"] if kind == "assignDatetime" else details["value"]
             if conflict(type_):
-                return f"{path} is a {held['type']}"  # type: ignore[index]
+                return f"{path} is a {held['type']}"
             if kind == "assignFloat" and (value is None or not math.isfinite(value)):
                 return f"{path}: the value is not a finite number"
             if kind == "assignInt" and not -(2**31) <= value < 2**31:
@@ -143,7 +143,7 @@ class Server:
                 kind
             ]
             if conflict(type_):
-                return f"{path} is a {held['type']}"  # type: ignore[index]
+                return f"{path} is a {held['type']}"
             return self._log(
                 attributes.setdefault(path, {"type": type_, "values": []}), details["entries"], path
             )

@@ -203,6 +203,9 @@ def test_problems_are_told(tmp_path: Path) -> None:
     parts = good.write(rows_per_part=5)
     parts[2].unlink()
     child = made.RunExport(exports, "ws/vision", "child")
+    child.row(
+        "d", "histogram_series", {"type": "DENSITY", "edges": [0.0, 1.0], "values": [0.5]}, 1, made.START
+    )
     child.row("sys/forking/parent", "string", "nowhere")
     child.row("sys/forking/step", "float", 3.0)
     child.write()
@@ -215,6 +218,7 @@ def test_problems_are_told(tmp_path: Path) -> None:
     )
     with open_source(f"neptune:{exports}") as source:
         told = "\n".join(source.problems())
+        assert runs_of(source)["ws/vision/child"].extra["neptune"]["histogram_densities"] == ["d"]
     for words in (
         "part 2 of", "unfinished", "a/b and a.b were exported to one file", "lost is missing",
         "file of failed was not exported", "could reach outside", "fork parent ws/vision/nowhere",
