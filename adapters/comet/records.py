@@ -161,7 +161,7 @@ def joined(others: Mapping[str, Any], key: str) -> str | None:
 
 
 def _json_others(key: str, data: Any) -> dict[str, str]:
-    return pieces(key, json.dumps(to_builtins(data), sort_keys=True))
+    return pieces(key, json.dumps(to_builtins(data), sort_keys=True, separators=(",", ":")))
 
 
 def _json_of(others: Mapping[str, Any], key: str, kind: Any) -> Any:
