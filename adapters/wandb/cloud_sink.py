@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from .server import Server, pages, typed
 from .sink import partial_folder
 from .upload import Uploader
 
+_SETTLE_SECONDS, _SETTLE_TIMES = 1.0, 30
 _SAID = re.compile(r"(?:ERROR|error|failed|Failed|refused).*")
 
 
@@ -49,8 +50,6 @@ class ProjectSink(Sink):
         self.root.mkdir()
         self.uploader = Uploader(self._home / "sync", self.server.url)
         self.source = ProjectSource(location, project, self.server)
-        self._experiments: dict[str, str] = {}
-        self._lock = threading.Lock()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -111,8 +110,6 @@ class ProjectSink(Sink):
         return node
 
     def experiment(self, experiment: Experiment) -> str:
-        with self._lock:
-            self._experiments[experiment.name] = experiment.name
         return self.project.path
 
     def begin(self, run: Run, origin: Origin, existing: Copy | None = None) -> RunWriter:
@@ -129,6 +126,8 @@ class ProjectSink(Sink):
                     f"run {here.run_id} is a copy of {here.identity}, not of {origin.identity}",
                     hint="copy into another project",
                 )
+            if here.mark is None:
+                node = self._settled(short, node)
             first_step = last_step_of(node) + 1
         else:
             self._create(target, origin)
@@ -136,6 +135,19 @@ class ProjectSink(Sink):
         if node is not None:
             self._continue(writer, target, node, origin)
         return writer
+
+    def _settled(self, short: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A run whose copy was cut off, once nothing arrives any more: requests of a process that was
+        killed may still be on their way."""
+        for _ in range(_SETTLE_TIMES):
+            time.sleep(_SETTLE_SECONDS)
+            again = self.node(short)
+            if again is None:
+                raise Vanished(f"run {short} is no longer there", hint="copy again")
+            if again == node:
+                break
+            node = again
+        return node
 
     def _create(self, target: Target, origin: Origin) -> None:
         """Make the run, so that concurrent copies see it, and an id that is refused is told at once."""

@@ -31,7 +31,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbSer
 
 def assert_each_run_once(server: WandbServer, target: str) -> None:
     report = migrate.check(records.history(RUNS, STEPS), target, deep=True)
-    assert report.unexpected == 0, report
+    assert [(d.what, d.detail) for run in report.runs for d in run.differences if not d.expected] == []
+    assert report.unexpected == 0
     assert report.counts == {"=": RUNS}
     runs = server.state.runs_of(*target.removeprefix("wandb:").split("/"))
     assert len(runs) == RUNS
