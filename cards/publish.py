@@ -71,7 +71,7 @@ def push(
             if not create:
                 raise ConfigError(
                     f"there is no {card.kind} repository {repo!r} that this token can see",
-                    hint="add --create to create it",
+                    hint="add --create to create it, or log in with a token that may see it: hf auth login",
                 )
             created = True
             if not dry_run:
