@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import config as configuration
 from ..config import Config
+from ..errors import PolicyViolation
 from ..model import Run as RunRecord
 from ..model import to_builtins
 from ..policy import example_name
@@ -228,5 +229,8 @@ def _keep_context(run: Run, record: RunRecord, diff: str | None) -> None:
 def _at_exit() -> None:
     """End what was left open: as failed where an exception ended the program."""
     failed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    for run in reversed(_open):
-        run.finish("failed" if failed is not None else "finished")
+    for run in [*reversed(_open)]:
+        try:
+            run.finish("failed" if failed is not None else "finished")
+        except PolicyViolation as violation:
+            print(f"outgrow: {violation}", file=sys.stderr)

@@ -224,6 +224,27 @@ if sys.argv[1] == "failing":
         assert delivery._fold.run.summary == {"a": 1.0}
 
 
+def test_every_open_run_is_ended_by_the_program(settings: Settings, target: Any, tmp_path: Path) -> None:
+    code = """
+import outgrow
+from outgrow.config import Config, Policy, Tracking
+from pathlib import Path
+tracking = Tracking(to=["archive:x"], delivery="off", system_interval=0)
+policy = Policy(required_tags=[], required_metrics=["missing"], level="error")
+config = Config(tracking=tracking, policy=policy, base=Path.cwd())
+for name in ("one", "two", "three"):
+    outgrow.start_run("digits", id=name, config=config, capture=False)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.count("required_metrics") == 3
+    for name in ("one", "two", "three"):
+        delivery = target.deliver(settings().journal / name)
+        assert delivery._fold.run.status is Status.FINISHED
+        assert delivery._fold.run.tags["policy.status"] == "violated"
+
+
 def test_only_the_main_rank_logs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     with start_run("digits", config=settings(), capture=False) as run:
