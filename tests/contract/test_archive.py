@@ -50,4 +50,6 @@ class TestArchiveReading(ReadingContract):
 
 
 class TestArchiveRoundTrip(RoundTripContract):
-    pass
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return DirectoryPlace(tmp_path / "history")

@@ -80,4 +80,8 @@ class TestMemoryReading(ReadingContract):
 
 
 class TestMemoryRoundTrip(RoundTripContract):
-    pass
+    @pytest.fixture(params=["strict", "buffered"])
+    def place(self, request: pytest.FixtureRequest) -> MemoryPlace:
+        if request.param == "strict":
+            return MemoryPlace(caps=STRICT)
+        return MemoryPlace(caps=capabilities(chosen_run_ids=True), buffered=True)
