@@ -248,7 +248,7 @@ class CometServer:
     """`with CometServer() as server:` — `server.url` is what COMET_URL_OVERRIDE wants."""
 
     def __init__(self) -> None:
-        from . import comet_read, comet_write  # noqa: F401 (they register their routes)
+        from . import comet_read, comet_registry, comet_write  # noqa: F401 (they register their routes)
 
         self.state = State()
         handler = type("Handler", (_Server,), {"state": self.state})
