@@ -210,7 +210,7 @@ class Server:
             thread.start()
             self._watch()
             self.lane.stop.set()
-            thread.join()
+            thread.join(timeout=30.0)  # a call that hangs dies with the process
             self.lane.close()
 
     def _deliver(self) -> None:
