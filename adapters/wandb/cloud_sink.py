@@ -110,14 +110,17 @@ class ProjectSink(Sink):
         return node
 
     def experiment(self, experiment: Experiment) -> str:
-        return self.project.path
+        """The project and, behind `#`, which no project name has, the experiment's name."""
+        return f"{self.project.path}#{experiment.name}"
 
     def begin(self, run: Run, origin: Origin, existing: Copy | None = None) -> RunWriter:
         short = run_id_for(origin)
         node = self.node(short)
         if existing is not None and node is None:
             raise Vanished(f"run {existing.run_id} is no longer there", hint="copy again")
-        target = Target(self.root, self.project.entity, self.project.name, short)
+        name = run.experiment.partition("#")[2]
+        shown = name if name != self.project.name else ""
+        target = Target(self.root, self.project.entity, self.project.name, short, shown or None)
         first_step = 0
         if node is not None:
             here = self._copy(node)
