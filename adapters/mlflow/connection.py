@@ -49,8 +49,7 @@ class Connection:
             self._open_database(writable)
 
     def _open_server(self, user: str | None, password: str | None) -> None:
-        from mlflow.store.model_registry.rest_store import RestStore as RegistryStore
-        from mlflow.store.tracking.rest_store import RestStore
+        from .rest import RegistryStore, TrackingStore
 
         def host_creds() -> Any:
             from mlflow.utils.credentials import get_default_host_creds
@@ -67,7 +66,7 @@ class Connection:
             "could not reach the tracking server",
             timeout=CONNECT_TIMEOUT,
         )
-        self.tracking: Any = RestStore(host_creds)
+        self.tracking: Any = TrackingStore(host_creds)
         self.registry: Any = RegistryStore(host_creds)
 
     def _open_databricks(self) -> None:

@@ -8,8 +8,12 @@ MLflow computes from the time; its records are told apart by their inputs, as in
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ...errors import Corrupt, Rejected, Unsupported, Vanished
@@ -95,7 +99,11 @@ def trace_record(info: Any, spans: list[dict[str, Any]]) -> Trace:
 
 
 def write_trace(connection: Connection, trace: Trace, origin: Origin) -> str:
-    """Write a trace under its own id, unless it is here. Raises `Rejected` for spans that are not MLflow's."""
+    """Write a trace, under its own id where MLflow can, unless it is here; its id.
+
+    Raises `Rejected` for spans that are not MLflow's.
+    """
+    trace = replace(trace, id=_native_id(trace, origin))
     try:
         with connection.calling(f"could not look for the trace {trace.id}"):
             found = connection.tracking.get_trace_info(trace.id)
@@ -141,9 +149,19 @@ def _native_trace(connection: Connection, trace: Trace, origin: Origin) -> tuple
         raise Rejected(f"the trace {trace.id} is not one that MLflow understands: {error}") from error
 
 
+def _native_id(trace: Trace, origin: Origin) -> str:
+    """The trace's id where it is one of OpenTelemetry's, by which a server files spans; else a new one."""
+    if re.fullmatch(r"tr-[0-9a-f]{32}", trace.id):
+        return trace.id
+    return "tr-" + hashlib.blake2b(origin.identity.encode(), digest_size=16).hexdigest()
+
+
 def _of_trace(span: dict[str, Any], trace_id: str) -> dict[str, Any]:
-    """The span with its trace's id, by which the server files it."""
-    return {**span, "attributes": {**span.get("attributes", {}), REQUEST_ID: json.dumps(trace_id)}}
+    """The span with its trace's id."""
+    own = {**span, "attributes": {**span.get("attributes", {}), REQUEST_ID: json.dumps(trace_id)}}
+    if "trace_id" in span:
+        own["trace_id"] = base64.b64encode(bytes.fromhex(trace_id.removeprefix("tr-"))).decode()
+    return own
 
 
 # --- evaluation data sets -------------------------------------------------------------------------
