@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from outgrow.testing.contract import (
+    Judge,
     LimitsContract,
     Place,
     ReadingContract,
@@ -43,6 +44,19 @@ class _Logs:
         return FolderPlace(tmp_path / "logs", "3")
 
 
+# Every hostile run is written and read back above; these go through the engine and its origin record.
+CASES = [
+    "artifacts", "awkward_keys", "colliding_keys", "duplicates", "extreme_steps", "facts", "files", "histograms",
+    "nonfinite", "param_types", "parents", "times",
+]  # fmt: skip
+
+
+class _RoundTrip(RoundTripContract):
+    @pytest.mark.parametrize("case", CASES)
+    def test_round_trip(self, case: str, place: Place, suffix: str, judge: Judge) -> None:
+        super().test_round_trip(case, place, suffix, judge)
+
+
 class TestQueueWriting(_Queues, WritingContract):
     pass
 
@@ -55,7 +69,7 @@ class TestQueueLimits(_Queues, LimitsContract):
     pass
 
 
-class TestQueueRoundTrip(_Queues, RoundTripContract):
+class TestQueueRoundTrip(_Queues, _RoundTrip):
     pass
 
 
@@ -71,5 +85,5 @@ class TestLogLimits(_Logs, LimitsContract):
     pass
 
 
-class TestLogRoundTrip(_Logs, RoundTripContract):
+class TestLogRoundTrip(_Logs, _RoundTrip):
     pass
