@@ -9,13 +9,15 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...errors import MissingSDK
+
 if TYPE_CHECKING:
     from ...locations import Location
     from ..base import Sink, Source
 
 
 class CometAdapter:
-    """`comet:DIR` needs no SDK; `comet:WORKSPACE/PROJECT` needs `comet_ml`."""
+    """`comet:DIR` needs no SDK; writing to `comet:WORKSPACE/PROJECT` needs `comet_ml`."""
 
     def source(self, location: Location) -> Source:
         from .location import target
@@ -25,7 +27,7 @@ class CometAdapter:
             from .source import ArchiveSource
 
             return ArchiveSource(location, place)
-        _need_sdk()
+        _need("httpx")
         from .cloud_source import CloudSource
 
         return CloudSource(location, place)
@@ -38,7 +40,7 @@ class CometAdapter:
             from .sink import ArchiveSink
 
             return ArchiveSink(location, place)
-        _need_sdk()
+        _need("httpx", "comet_ml")
         from .cloud_sink import CloudSink
 
         return CloudSink(location, place)
@@ -50,9 +52,13 @@ class CometAdapter:
         return found_in()
 
 
-def _need_sdk() -> None:
-    if importlib.util.find_spec("comet_ml") is None:
-        raise ModuleNotFoundError("No module named 'comet_ml'", name="comet_ml")
+def _need(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingSDK(
+                f"Comet needs the package {package!r}, which is not installed",
+                hint="pip install 'outgrow[comet]'",
+            )
 
 
 adapter = CometAdapter()

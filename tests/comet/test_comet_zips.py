@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outgrow import migrate
 from outgrow.adapters import batches
+from outgrow.adapters.comet import adapter
 from outgrow.adapters.comet import points as metric
 from outgrow.adapters.comet.keys import experiment_key
 from outgrow.adapters.comet.location import Project, target
 from outgrow.adapters.comet.records import guessed, hints, joined, native_param, pieces, typed
-from outgrow.errors import LocationError
+from outgrow.errors import LocationError, MissingSDK
 from outgrow.locations import open_sink, open_source, parse
 from outgrow.model import Origin
 from outgrow.testing import records
@@ -232,6 +233,27 @@ def test_nothing_of_the_sdk_is_imported_for_zips(tmp_path: Path) -> None:
         "sys.exit('comet_ml' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_writing_to_a_server_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMET_API_KEY", "any")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingSDK) as caught:
+        open_sink("comet:team/digits")
+    assert caught.value.hint == "pip install 'outgrow[comet]'"
+
+
+def test_credentials_tell_the_place_and_not_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMET_API_KEY", raising=False)
+    monkeypatch.delenv("COMET_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert adapter.credentials() is None
+    (tmp_path / "mine").write_text("[comet]\napi_key = secret%key\n")
+    monkeypatch.setenv("COMET_CONFIG", str(tmp_path / "mine"))
+    assert adapter.credentials() == str(tmp_path / "mine")
+    monkeypatch.setenv("COMET_API_KEY", "another")
+    assert adapter.credentials() == "COMET_API_KEY"
 
 
 def test_a_memory_source_is_unchanged(tmp_path: Path) -> None:
