@@ -94,6 +94,7 @@ def origin_section(origin: Origin) -> dict[str, Any]:
         "origin_run": origin.run_id,
         "origin_location": origin.location,
         "origin_url": origin.url,
+        **({} if origin.recorded else {"origin_recorded": False}),
     }
 
 
@@ -113,7 +114,11 @@ def origin_of(section: Mapping[str, Any]) -> Origin | None:
         return None
     url = section.get("origin_url")
     return Origin(
-        platform=platform, run_id=run_id, location=str(section.get("origin_location") or ""), url=url
+        platform=platform,
+        run_id=run_id,
+        location=str(section.get("origin_location") or ""),
+        url=url,
+        recorded=section.get("origin_recorded", True) is not False,
     )
 
 
