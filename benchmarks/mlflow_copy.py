@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -311,6 +312,7 @@ def main() -> None:
     if options.child:
         child(*options.child)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped, too
     parts = options.parts or ["ordinary", "big", "growth"]
     with tempfile.TemporaryDirectory(prefix="outgrow-benchmark-") as name:
         folder = Path(name)
