@@ -20,7 +20,16 @@ class PostgresPlace(Place):
     def state(self) -> object:
         import psycopg
 
-        tables = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "logged_models", "model_versions")
+        tables = (
+            "runs",
+            "metrics",
+            "latest_metrics",
+            "params",
+            "tags",
+            "inputs",
+            "logged_models",
+            "model_versions",
+        )
         with psycopg.connect(self.uri) as connection:
             rows = {
                 table: sorted(map(repr, connection.execute(f"SELECT xmin, t.* FROM {table} t")))  # type: ignore[arg-type]
