@@ -49,7 +49,9 @@ def complete(server: CometServer, history: MemorySource) -> None:
     assert all(MARK_KEY in e.others for e in server.state.experiments.values())
     names = [[a["fileName"] for a in e.assets] for e in server.state.experiments.values()]
     assert all(len(set(found)) == len(found) for found in names)
-    assert migrate.check(history, TARGET, deep=True).exit_code == 0
+    found = migrate.check(history, TARGET, deep=True)
+    assert [(run.sign, run.differences) for run in found.runs if run.sign != "="] == []
+    assert found.exit_code == 0
 
 
 PASSING = {
