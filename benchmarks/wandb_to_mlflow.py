@@ -9,6 +9,7 @@ their start included; the peer has an environment of its own and is given as man
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=10)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--ways", nargs="+", default=["HTTP", "SQLite"])
     given = parser.parse_args()
     points = given.runs * given.keys * given.steps
     peer = peer_environment("wandb-to-mlflow", *PEER)
@@ -85,11 +87,13 @@ def main() -> None:
         folder = Path(name)
         fill(server, given.runs, given.keys, given.steps)
         environment = os.environ | server.environment(folder / "home") | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-        results = Results("points", base="wandb-to-mlflow, HTTP")
-        with mlflow_server(folder / "one") as one, mlflow_server(folder / "two") as two:
-            targets = {"HTTP": (one, two)}
-            sqlite = tuple(f"sqlite:///{folder / part}" for part in ("one.db", "two.db"))
-            for way, (theirs, ours) in {**targets, "SQLite": sqlite}.items():
+        results = Results("points", base=f"wandb-to-mlflow, {given.ways[0]}")
+        with contextlib.ExitStack() as opened:
+            for way in given.ways:
+                if way == "HTTP":
+                    theirs, ours = (opened.enter_context(mlflow_server(folder / part)) for part in ("a", "b"))
+                else:
+                    theirs, ours = (f"sqlite:///{folder / part}" for part in ("one.db", "two.db"))
                 command = [str(peer / "wandb-to-mlflow"), "migrate", "-e", server.entity, "-p", "bench"]
                 command += ["--tracking-uri", theirs, "--workers", str(given.workers)]
                 command += ["--artifact-root", str(folder / f"artifacts-{way}")]
@@ -99,7 +103,8 @@ def main() -> None:
                 results.add(f"outgrow, {way}", points, timed(command, environment, folder))
                 counted = points_in(theirs), points_in(ours)
                 print(f"  points that arrived, {way}: {counted[0]:,} and {counted[1]:,} of {points:,}")
-        for way, aim in (("HTTP", 3), ("SQLite", 10)):
+        for way in given.ways:
+            aim = 3 if way == "HTTP" else 10
             ratio(way, results.rate(f"outgrow, {way}"), results.rate(f"wandb-to-mlflow, {way}"), aim)
 
 
