@@ -66,6 +66,8 @@ class Origin:
     location: str = ""
     """The location it was read from, without credentials. Information, not identity."""
     url: str | None = None
+    recorded: bool = True
+    """An origin record may lie beside the copy. False: the copy is as the run was."""
 
     @property
     def identity(self) -> str:

@@ -141,6 +141,8 @@ class Capabilities:
 
     version_numbers: Literal["any", "sequential", "semantic"] = "any"
     """Registry versions: free text; 1, 2, 3… given by the platform; or three numbers (`1.0.0`)."""
+    exact: bool = False
+    """Every record comes back as it went in: a run that lost nothing needs no origin record."""
     chosen_run_ids: bool = False
     """A run's id can be derived from its origin, so that concurrent copies meet."""
     replay: Literal["idempotent", "append"] = "idempotent"

@@ -84,7 +84,7 @@ class Restored(Source):
 
         Raises `Corrupt` or `SchemaVersionError` for one that cannot be used.
         """
-        if run.origin is None:
+        if run.origin is None or not run.origin.recorded:
             return None
         if error := self._broken.get(run.id):
             raise error
@@ -145,7 +145,7 @@ class Restored(Source):
 
     def restore(self, raw: Run, experiment: Experiment) -> Run:
         """A run that the source gives, as it was before it was copied."""
-        if raw.origin is None:
+        if raw.origin is None or not raw.origin.recorded:
             return raw
         self._raw[raw.id] = raw
         try:

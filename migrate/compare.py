@@ -12,7 +12,7 @@ from ..adapters.base import Capabilities, Concept, Source
 from ..adapters.fit import FittedRun, fit_run
 from ..adapters.fit_stream import STREAMS, Stream
 from ..adapters.merge import FIELDS, same
-from ..adapters.origin import OriginRecord, is_origin_file
+from ..adapters.origin import is_origin_file
 from ..adapters.restored import Restored
 from ..model import Artifact, ArtifactUse, Experiment, File, Run, Value
 from .compare_points import compare_stream, fingerprint_of
@@ -214,7 +214,7 @@ class Comparison:
         if not self.caps.native("artifacts"):
             return
         found = {artifact.id: artifact for artifact in self.back.artifacts(self.pair.twin)}
-        record = self._record()
+        record = self.target.record(self.pair.twin)
         ids = {a.artifact.id: a.id for a in record.artifacts} if record else {}
         uses = {use.artifact: use for use in self.pair.run.artifacts}
         for artifact in self.source.artifacts(self.pair.run):
@@ -222,6 +222,8 @@ class Comparison:
                 continue
             what = f"artifacts/{artifact.name}"
             copy = found.get(ids.get(artifact.id) or "") or _same_name(artifact, found)
+            if copy is not None:  # several may share a name: each is matched once, in order
+                del found[copy.id]
             if copy is None:
                 self._differ("-", what, concept="artifacts")
                 continue
@@ -237,12 +239,10 @@ class Comparison:
 
     # --- the origin record -----------------------------------------------------------------
 
-    def _record(self) -> OriginRecord | None:
-        return self.target.record(self.pair.twin)
-
     def _origin_record(self) -> None:
         """The restored copy must be the run again."""
-        if self._record() is None:
+        origin = self.pair.twin.origin
+        if self.target.record(self.pair.twin) is None and (origin is None or origin.recorded):
             self._differ("-", "origin record", "the original cannot be restored from this copy")
             return
         listed = self.target.restore(self.pair.twin, self.pair.twin_experiment)

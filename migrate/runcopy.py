@@ -121,11 +121,13 @@ class _RunCopy:
                 with path.open("rb") as stream:
                     writer.file(_origin_file(f"outgrow/{path.name}", path.stat().st_size), stream)
         self.context.check_stop()
-        record = self._record(target)
-        data = encode(record)
-        writer.file(_origin_file(RECORD_PATH, len(data)), io.BytesIO(data))
+        exact = self.caps.exact and not list(self.losses) and not self.written.refused
+        if not exact:
+            data = encode(self._record(target))
+            writer.file(_origin_file(RECORD_PATH, len(data)), io.BytesIO(data))
         mark = None if self.files.retry_later else str(self._mark(names))
-        writer.finish(replace(target, artifacts=uses), mark)
+        origin = replace(self.job.origin, recorded=not exact)
+        writer.finish(replace(target, artifacts=uses, origin=origin), mark)
         self.written.mark = mark
         self._event("written")
 

@@ -37,6 +37,7 @@ _PLACES: Mapping[str, str] = {
 CAPABILITIES = Capabilities(
     holds={concept: Hold(_PLACES.get(concept, "table runs, record")) for concept in get_args(Concept)},
     point_columns=frozenset(OPTIONAL_POINT_COLUMNS),
+    exact=True,
     chosen_run_ids=True,
     replay="idempotent",
     batch_points=262_144,

@@ -143,7 +143,7 @@ class ArchiveWriter(RunWriter):
             labels=list(self._labels),
             datasets=list(self._datasets),
             artifacts=self._uses + [use for use in run.artifacts if use not in self._uses],
-            origin=self._origin,
+            origin=run.origin or self._origin,
         )
         if self._staged or not self._is_as_present(record, mark):
             self._staged = True
