@@ -31,10 +31,17 @@ def history(runs: int) -> MemorySource:
     random = np.random.default_rng(0)
     names = [f"eval/metric_{i}" for i in range(METRICS)]
     data = []
-    for number in range(runs):
+    for number in range(1, runs + 1):
         values = random.uniform(0, 1, METRICS)
         params = {f"param_{i}": float(v) for i, v in enumerate(random.uniform(0, 1, PARAMS))}
-        one = records.run(number, params=params, summary=dict(zip(names, values.tolist(), strict=True)))
+        one = records.run(
+            number,
+            started_at=records.START,
+            ended_at=records.START,
+            created_at=None,
+            params=params,
+            summary=dict(zip(names, values.tolist(), strict=True)),
+        )
         points = batches.points(names, [1] * METRICS, [one.started_at] * METRICS, values.tolist())
         data.append(RunData(one, [points]))
     return MemorySource([records.experiment()], data, [])

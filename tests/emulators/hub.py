@@ -144,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
         content = json.loads(data)["content"]
         found = re.match(r"---\r?\n(.*?)\r?\n---", content, re.DOTALL)
         if found is None:
-            self.answer(200, {"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
+            self.answer(
+                200, {"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]}
+            )
             return
         try:
             head = yaml.safe_load(found.group(1))
@@ -152,7 +154,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(400, {"errors": [{"message": str(error)}], "warnings": []})
             return
         good = isinstance(head, dict)
-        self.answer(200 if good else 400, {"errors": [] if good else [{"message": "not a mapping"}], "warnings": []})
+        self.answer(
+            200 if good else 400, {"errors": [] if good else [{"message": "not a mapping"}], "warnings": []}
+        )
 
     def create(self, data: bytes, query: dict[str, list[str]]) -> None:
         asked = json.loads(data)
