@@ -93,8 +93,8 @@ class ExportSource(Source):
         run = replace(run, summary=dict(summary))
         if found.densities and run.origin is None:
             told: list[Value] = [*sorted(key_of("histograms", path) for path in found.densities)]
-            native = run.extra["neptune"] | {"histogram_densities": told}
-            run = replace(run, extra=run.extra | {"neptune": native})
+            own = run.extra["neptune"] | {"histogram_densities": told}
+            run = replace(run, extra=run.extra | {"neptune": own})
         if entity.scope != "run":
             if entity.scope == "model" and not (run.params or found.lengths or found.texts or found.files):
                 return None
