@@ -51,6 +51,8 @@ def _where_to_look(folder: Path, console: Console) -> None:
             "second/mlflow.db",
             "their copy; look with: mlflow ui --backend-store-uri sqlite:///second/mlflow.db",
         ),
+        ("report.html", "the first MLflow on one page"),
+        ("cards/", "a model card and a dataset card, with their sources in card.json"),
         (".outgrow/", "the journals that live logging wrote first, and the ledger of the copies"),
         ("commands.log", "every command of the demo with its output"),
     ]

@@ -12,7 +12,7 @@ from .stage import Step
 from .wandb import wandb_folders
 
 LEGS: list[Step] = [
-    Step("copy to W&B run folders and back, without an account", wandb_folders),
-    Step("copy to Comet's offline zips and back, without an account", comet_zips),
-    Step("rescue a Neptune export (generated here) into MLflow and an archive", neptune_rescue),
+    Step("Copy to W&B run folders and back, without an account", wandb_folders),
+    Step("Copy to Comet's offline zips and back, without an account", comet_zips),
+    Step("Rescue a Neptune export (generated here) into MLflow and an archive", neptune_rescue),
 ]

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+from .cards import ask, cards
 from .legs import LEGS
 from .stage import Stage, Step
 
@@ -175,5 +176,7 @@ STEPS: list[Step] = [
     Step("Copy from the archive to the server, and kill it in the middle", kill),
     Step("Copy again: it goes on where it was killed", resume),
     Step("Check every point and file on the server", check),
+    Step("Ask which run made the champion, and write a report page", ask),
+    Step("Write a model card twice, and a dataset card", cards),
     *LEGS,
 ]
