@@ -420,6 +420,24 @@ class Remover(_Closing, ABC):
     def remove_orphan(self, path: str) -> None: ...
 
 
+class Annotator(_Closing, ABC):
+    """The side of a platform that takes a card back beside what it describes, on request alone.
+
+    An adapter offers it as `annotator(location)`; to a platform without it no card is written back.
+    """
+
+    description: TextLimit = TextLimit()
+    """What a version's description may be."""
+
+    @abstractmethod
+    def attach(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Write loose files of the run, by path; one that is there is replaced, others are left alone."""
+
+    @abstractmethod
+    def describe(self, model: str, version: str, text: str) -> None:
+        """Set the description of a registered model's version. Raises `Vanished` where there is none."""
+
+
 class Adapter(Protocol):
     """What a platform's module offers as `adapter`."""
 

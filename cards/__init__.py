@@ -6,6 +6,7 @@ from .dataset_card import dataset_card
 from .model_card import model_card
 from .page import Options
 from .publish import push
+from .write_back import open_annotator, write_back
 
 __all__ = [
     "Card",
@@ -14,7 +15,9 @@ __all__ = [
     "compose",
     "dataset_card",
     "model_card",
+    "open_annotator",
     "push",
     "read_folder",
+    "write_back",
     "write_folder",
 ]

@@ -62,6 +62,11 @@ def find(text: str) -> dict[str, str]:
     return {m["name"]: m["content"] for m in _BLOCK.finditer(text)}
 
 
+def without(text: str) -> str:
+    """What stands outside the managed blocks."""
+    return _BLOCK.sub("", text).strip()
+
+
 def edited(text: str) -> list[str]:
     """Blocks whose content is not what their marker says."""
     return [m["name"] for m in _BLOCK.finditer(text) if content_hash(m["content"]) != m["hash"]]

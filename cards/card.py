@@ -23,6 +23,8 @@ from . import blocks, front_matter
 SIDECAR = "card.json"
 SIDECAR_FORMAT = 1
 README = "README.md"
+CARD_FOLDER = "card"
+"""Where a run keeps its own card, once that was written back."""
 
 CardKind = Literal["model", "dataset"]
 
@@ -58,6 +60,12 @@ class Card:
     """The first page: headings and prompts for people, `[[block]]` where a block goes."""
     facts: list[Fact]
     unknown: list[Unknown]
+    run: str | None = None
+    """Id of the run that a model card is about."""
+    version: tuple[str, str] | None = None
+    """The registered model and its version that the card is about."""
+    description: str = ""
+    """What the registry's description of the version can say: the summary, without that description."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Figures and other generated files, by path."""
 

@@ -15,6 +15,7 @@ from ..adapters.fit import text_of
 from ..errors import LocationError
 from ..model import Artifact, DatasetUse, Experiment, File, ModelVersion, RegisteredModel, Run
 from ..reading import Floats, curves, find_run, number, resolve_model, select
+from .card import CARD_FOLDER, SIDECAR
 
 _SEED_WORDS = ("seed", "random_state")
 _SYSTEM = ("system/",)
@@ -113,7 +114,8 @@ def model_facts(source: Source, reference: str) -> ModelFacts:
         experiment, run = find_run(source, version.run)
     artifacts = list(source.artifacts(run))
     artifact = _model_artifact(artifacts, version)
-    files = _model_files(source, run, artifact, version)
+    run_files = _run_files(source, run)
+    files = _model_files(source, run_files, artifact, version)
     peers = [r for _, r in select(source, experiments=[experiment.id]) if r.status.terminal]
     step = checkpoint_step(run, version, artifact)
     run_curves = {k: c for k, c in curves(source, run).items() if not k.startswith(_SYSTEM)}
@@ -127,7 +129,7 @@ def model_facts(source: Source, reference: str) -> ModelFacts:
         model=model,
         artifact=artifact,
         files=files,
-        run_files=sorted(source.files(run), key=lambda f: f.path),
+        run_files=run_files,
         mlmodel=_mlmodel(source, run, files),
         checkpoint_step=step,
         results=_results(source, run, artifact, run_curves, step, _siblings(run, peers)),
@@ -136,7 +138,7 @@ def model_facts(source: Source, reference: str) -> ModelFacts:
         tuned=_tuned(peers),
         previous=previous,
         changes=_changes(source, run, previous, run_curves, step) if previous else [],
-        emissions=_emissions(source, run),
+        emissions=_emissions(source, run, run_files),
     )
 
 
@@ -149,12 +151,19 @@ def _model_artifact(artifacts: Sequence[Artifact], version: ModelVersion | None)
     return made[-1] if made else None
 
 
+def _run_files(source: Source, run: Run) -> list[File]:
+    """Loose files of a run, without the card that was written back to it."""
+    files = sorted(source.files(run), key=lambda f: f.path)
+    if any(f.path == f"{CARD_FOLDER}/{SIDECAR}" for f in files):
+        files = [f for f in files if not f.path.startswith(f"{CARD_FOLDER}/")]
+    return files
+
+
 def _model_files(
-    source: Source, run: Run, artifact: Artifact | None, version: ModelVersion | None
+    source: Source, files: list[File], artifact: Artifact | None, version: ModelVersion | None
 ) -> list[File]:
     if artifact is not None:
         return sorted(source.artifact_files(artifact), key=lambda f: f.path)
-    files = sorted(source.files(run), key=lambda f: f.path)
     if version is not None and version.path:
         folder = version.path.rstrip("/") + "/"
         return [f for f in files if f.path.startswith(folder) or f.path == version.path]
@@ -346,12 +355,12 @@ def _dict_changes(what: str, before: dict[str, str], after: dict[str, str]) -> l
     ]
 
 
-def _emissions(source: Source, run: Run) -> dict[str, Any] | None:
+def _emissions(source: Source, run: Run, files: Sequence[File]) -> dict[str, Any] | None:
     """CodeCarbon's own file, where the run holds one. Emissions in grams of CO2 equivalent."""
     import csv
     import io
 
-    found = next((f for f in source.files(run) if f.path.rpartition("/")[2] == "emissions.csv"), None)
+    found = next((f for f in files if f.path.rpartition("/")[2] == "emissions.csv"), None)
     if found is None:
         return None
     with source.open(run, found) as stream:

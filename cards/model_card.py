@@ -13,7 +13,7 @@ from ..adapters.base import Source
 from ..evidence import evidence
 from ..model import Environment
 from ..reading import open_location
-from . import figures, redact, vocabulary
+from . import blocks, figures, redact, vocabulary
 from .card import Card, Fact, environment
 from .facts import ModelFacts, is_evaluation, model_facts
 from .front import given_front, model_front
@@ -71,6 +71,7 @@ def render(facts: ModelFacts, reference: str, options: Options) -> Card:
         for name, context in contexts.items()
     }
     rendered |= {f"org-{name}": content for name, content in options.sections.items()}
+    short = jinja.get_template("model/summary.md.j2").render(contexts["summary"] | {"description": None})
     skeleton = jinja.get_template("model/skeleton.md.j2").render(
         title=page.clean(facts.title), has_changes="changes" in contexts, has_curves="curves" in contexts
     )
@@ -84,6 +85,9 @@ def render(facts: ModelFacts, reference: str, options: Options) -> Card:
         skeleton=skeleton,
         facts=page.recorded,
         unknown=page.unknown,
+        run=facts.run.id,
+        version=(facts.version.model, facts.version.version) if facts.version else None,
+        description=short.strip() + "\n",
         files=files,
     )
 
@@ -96,9 +100,8 @@ def _summary(page: Page, facts: ModelFacts, task: str | None, task_source: str |
     page.fact("run", run.id, facts.location)
     if task:
         page.fact("task", task, task_source or "tags or configuration")
-    described = (version.description if version else None) or (
-        facts.model.description if facts.model else None
-    )
+    descriptions = [blocks.without(owner.description or "") for owner in (version, facts.model) if owner]
+    described = next(filter(None, descriptions), None)
     return {
         "name": page.clean(facts.name),
         "version": version.version if version else None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -14,6 +16,8 @@ from .printing import emit_json
 
 if TYPE_CHECKING:
     from ..cards import Card, Options
+    from ..cards.card import Written
+    from ..cards.write_back import Place, WrittenBack
 
 _SHOW = ["user", "host", "paths", "urls"]
 
@@ -65,28 +69,46 @@ def card() -> None:
 @click.argument("reference", metavar="MODEL[@ALIAS|/VERSION]|RUN")
 @click.option("--bom", is_flag=True, help="A CycloneDX ML-BOM beside the card.")
 @click.option("--with-files", is_flag=True, help="With --push: the model's own files too.")
+@click.option(
+    "--write-back",
+    "places",
+    multiple=True,
+    type=click.Choice(["artifact", "description"]),
+    help="Write the card to the run's own files too, or its summary into the version's description; may be repeated.",
+)
 @_options
-def model(location: str, reference: str, bom: bool, with_files: bool, **shared: Any) -> None:
+def model(
+    location: str, reference: str, bom: bool, with_files: bool, places: tuple[Place, ...], **shared: Any
+) -> None:
     """The card of a registered model version, or of a run."""
-    from ..cards import model_card
+    from ..cards import model_card, open_annotator, write_back
     from ..cards.bom import bill_of_materials
     from ..cards.facts import model_facts
+    from ..cards.model_files import download
     from ..reading import open_location
 
+    if places and shared["only_check"]:
+        raise click.UsageError("--check writes nothing, so it goes without --write-back")
     options = _card_options(shared)
-    with open_location(location) as source:
-        made = model_card(source, reference, options)
-        if bom:
-            made.files["ml-bom.cdx.json"] = bill_of_materials(model_facts(source, reference), made)
-        if with_files and shared["push"]:
-            import tempfile
-
-            from ..cards.model_files import download
-
-            with tempfile.TemporaryDirectory(prefix="outgrow-model-") as folder:
-                _deliver(made, shared, download(source, reference, Path(folder)))
-            return
-    _deliver(made, shared)
+    with ExitStack() as stack:
+        model_files: dict[str, Path] | None = None
+        with open_location(location) as source:
+            made = model_card(source, reference, options)
+            if bom:
+                made.files["ml-bom.cdx.json"] = bill_of_materials(model_facts(source, reference), made)
+            if with_files and shared["push"]:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="outgrow-model-"))
+                model_files = download(source, reference, Path(folder))
+        # Opened first: a card that cannot be written back is not written anywhere.
+        annotator = stack.enter_context(open_annotator(location, made, places)) if places else None
+        written, report = _deliver(made, shared, model_files)
+        if annotator is not None:
+            done = write_back(location, made, written, places, annotator, dry_run=shared["dry_run"])
+            report["written_back"] = done
+            if not shared["as_json"]:
+                _say_written_back(done, made, "would write" if shared["dry_run"] else "wrote")
+    if shared["as_json"]:
+        emit_json(report)
 
 
 @card.command("dataset")
@@ -109,7 +131,10 @@ def dataset(location: str, name: str, data: Path | None, sample_rows: int, **sha
     """The card of a data set that runs have read."""
     from ..cards import dataset_card
 
-    _deliver(dataset_card(location, name, _card_options(shared), data=data, sample_rows=sample_rows), shared)
+    made = dataset_card(location, name, _card_options(shared), data=data, sample_rows=sample_rows)
+    _, report = _deliver(made, shared)
+    if shared["as_json"]:
+        emit_json(report)
 
 
 def _card_options(shared: dict[str, Any]) -> Options:
@@ -127,65 +152,91 @@ def _card_options(shared: dict[str, Any]) -> Options:
     )
 
 
-def _deliver(made: Card, shared: dict[str, Any], extra_files: dict[str, Path] | None = None) -> None:
-    from ..cards import check, compose, push, read_folder, write_folder
-
+def _deliver(
+    made: Card, shared: dict[str, Any], extra_files: dict[str, Path] | None = None
+) -> tuple[Written, dict[str, Any]]:
+    """Push the card or write it to its folder; its files, and the report for `--json`."""
     if shared["push"]:
-        done = push(
-            made,
-            shared["push"],
-            create=shared["create"],
-            private=not shared["public"],
-            pull_request=shared["pull_request"],
-            dry_run=shared["dry_run"],
-            extra_files=extra_files,
-        )
-        _kept(done.written.edited_blocks, done.written.removed_blocks, done.written.their_keys)
-        if shared["as_json"]:
-            emit_json(
-                {"repo": done.repo, "url": done.url, "changed": done.changed, "uploaded": done.uploaded}
-            )
-        elif shared["dry_run"]:
-            click.echo(done.diff, nl=False)
-        else:
-            click.echo(done.url or "nothing has changed")
-        return
+        return _push(made, shared, extra_files)
+    from ..cards import compose, read_folder, write_folder
+    from ..cards.publish import difference
+
     folder = shared["out"] or Path("card")
     existing = read_folder(folder) if folder.is_dir() else {}
     if shared["only_check"]:
-        findings = check(made, existing, required=configuration.read().cards.required)
-        if shared["as_json"]:
-            emit_json(findings)
-        else:
-            for finding in findings:
-                click.echo(f"{folder / str(finding)}" if finding.line else f"{folder}: {finding}")
-        sys.exit(1 if findings else 0)
+        _check(made, folder, existing, shared["as_json"])
     written = compose(made, existing)
-    _kept(written.edited_blocks, written.removed_blocks, written.their_keys)
+    _kept(written)
+    report: dict[str, Any] = {"folder": str(folder), "written": [], "unknown": made.unknown}
     if shared["dry_run"]:
-        from ..cards.publish import difference
-
-        click.echo(
-            difference(existing, {p: d for p, d in written.files.items() if existing.get(p) != d}), nl=False
-        )
-        return
-    paths = write_folder(folder, written.files)
-    if shared["as_json"]:
-        emit_json({"folder": str(folder), "written": paths, "unknown": made.unknown})
-        return
-    for path in paths:
-        click.echo(str(folder / path))
-    if not paths:
-        click.echo("nothing has changed", err=True)
-    if made.unknown:
-        click.echo("not known: " + ", ".join(u.name for u in made.unknown), err=True)
+        changed = {p: d for p, d in written.files.items() if existing.get(p) != d}
+        report["would_write"] = sorted(changed)
+        if not shared["as_json"]:
+            click.echo(difference(existing, changed), nl=False)
+        return written, report
+    report["written"] = paths = write_folder(folder, written.files)
+    if not shared["as_json"]:
+        for path in paths:
+            click.echo(str(folder / path))
+        if not paths:
+            click.echo("nothing has changed", err=True)
+        if made.unknown:
+            click.echo("not known: " + ", ".join(u.name for u in made.unknown), err=True)
+    return written, report
 
 
-def _kept(edited: list[str], removed: list[str], keys: list[str]) -> None:
+def _push(
+    made: Card, shared: dict[str, Any], extra_files: dict[str, Path] | None
+) -> tuple[Written, dict[str, Any]]:
+    from ..cards import push
+
+    done = push(
+        made,
+        shared["push"],
+        create=shared["create"],
+        private=not shared["public"],
+        pull_request=shared["pull_request"],
+        dry_run=shared["dry_run"],
+        extra_files=extra_files,
+    )
+    _kept(done.written)
+    if not shared["as_json"]:
+        if shared["dry_run"]:
+            click.echo(done.diff, nl=False)
+        else:
+            click.echo(done.url or "nothing has changed")
+    return done.written, {
+        "repo": done.repo,
+        "url": done.url,
+        "changed": done.changed,
+        "uploaded": done.uploaded,
+    }
+
+
+def _check(made: Card, folder: Path, existing: dict[str, bytes], as_json: bool) -> NoReturn:
+    from ..cards import check
+
+    findings = check(made, existing, required=configuration.read().cards.required)
+    if as_json:
+        emit_json(findings)
+    else:
+        for finding in findings:
+            click.echo(f"{folder / str(finding)}" if finding.line else f"{folder}: {finding}")
+    sys.exit(1 if findings else 0)
+
+
+def _say_written_back(done: WrittenBack, made: Card, verb: str) -> None:
+    for path in done.attached:
+        click.echo(f"{verb} {path} of run {done.run}")
+    if done.description is not None and made.version is not None:
+        click.echo(f"{verb} the description of {made.version[0]} version {made.version[1]}")
+
+
+def _kept(written: Written) -> None:
     for words, names in (
-        ("kept a person's edits in", edited),
-        ("left out, as a person did:", removed),
-        ("kept a person's value of", keys),
+        ("kept a person's edits in", written.edited_blocks),
+        ("left out, as a person did:", written.removed_blocks),
+        ("kept a person's value of", written.their_keys),
     ):
         if names:
             click.echo(f"{words} {', '.join(names)}", err=True)

@@ -8,7 +8,7 @@ from ...errors import Unsupported
 
 if TYPE_CHECKING:
     from ...locations import Location
-    from ..base import Remover, Sink, Source
+    from ..base import Annotator, Remover, Sink, Source
 
 _SQL = ("sqlite:", "sqlite+", "postgresql:", "postgresql+", "postgres:")  # others go through the client
 
@@ -55,6 +55,18 @@ class MlflowAdapter:
         from .remover import MlflowRemover
 
         return MlflowRemover(location)
+
+    def annotator(self, location: Location) -> Annotator:
+        from .place import is_directory
+
+        if is_directory(location):
+            raise Unsupported(
+                f"{location}: MLflow no longer writes to a directory of files",
+                hint="leave out --write-back, and keep the card in a folder with --out",
+            )
+        from .annotator import MlflowAnnotator
+
+        return MlflowAnnotator(location)
 
     def credentials(self) -> str | None:
         from .place import credentials
