@@ -56,8 +56,8 @@ def _facts(record: R, shown: R, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_facts(shown: R, facts: Mapping[str, Any], names: Sequence[str]) -> R:
-    plain = to_builtins(shown) | {n: facts[n] for n in names if n in facts}
-    return from_builtins(plain, type(shown))
+    own = {n: facts[n] for n in names if n in facts}
+    return from_builtins(to_builtins(shown) | own, type(shown)) if own else shown
 
 
 def _read_facts(tags: Mapping[str, str | None]) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""The contract suite against an MLflow database by the client (`outgrow.via=client`).
-
-Limits are those of the server, see `test_mlflow_http`.
-"""
+"""The contract suite against an MLflow database by the client (`outgrow.via=client`)."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from outgrow.testing.contract import Place, ReadingContract, WritingContract
+from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
 from sql_stores import fresh_sqlite
 
 
@@ -44,6 +41,10 @@ class TestClientWriting(WritingContract):
         "nonfinite:points": "MLflow stores infinities as the largest double",
         "same_names:run.deleted": "MLflow deletes the runs of an experiment with it",
     }
+
+
+class TestClientLimits(LimitsContract):
+    pass
 
 
 class TestClientReading(ReadingContract):

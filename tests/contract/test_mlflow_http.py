@@ -1,4 +1,8 @@
-"""The contract suite against a real MLflow tracking server over HTTP, artifacts proxied."""
+"""The contract suite against a real MLflow tracking server over HTTP, artifacts proxied.
+
+Writing reads everything back. Limits and reading run without a server, in
+`test_mlflow_client_sqlite`; that a server is only read from is proven in `tests/mlflow/test_http.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 from mlflow_server import MlflowServer, mlflow_server
-from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
+from outgrow.testing.contract import Place, WritingContract
 
 
 class ServerPlace(Place):
@@ -39,10 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def _short(request: pytest.FixtureRequest) -> None:
-    if "long_series" in request.node.name:
-        pytest.skip(
-            "MLflow takes twenty seconds for it; tests/mlflow/test_http.py reads a series page by page"
-        )
+    if "long_series" in request.node.name or "many_series" in request.node.name:
+        pytest.skip("a server takes twenty seconds for it; the client on SQLite and test_http.py do the same")
 
 
 class TestServerWriting(WritingContract):
@@ -50,11 +52,3 @@ class TestServerWriting(WritingContract):
         "nonfinite:points": "MLflow stores infinities as the largest double",
         "same_names:run.deleted": "MLflow deletes the runs of an experiment with it",
     }
-
-
-class TestServerLimits(LimitsContract):
-    pass
-
-
-class TestServerReading(ReadingContract):
-    pass

@@ -50,8 +50,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Content]:
     import json
 
     root = tmp_path_factory.mktemp("files") / "mlruns"
+    # MLflow sets variables of its own in a process that has used it.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment = {
-        **os.environ,
+        **inherited,
         "MLFLOW_ALLOW_FILE_STORE": "true",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
