@@ -1,11 +1,10 @@
-"""Neptune: exports, local queues and logs of 2.x and 3.x, and servers of the 2.x API (Minfx)."""
+"""Neptune: exports, local queues and logs of 2.x and 3.x, and servers of both APIs."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from ...errors import Unsupported
 from .places import TOKEN, place_of, server_of
 
 if TYPE_CHECKING:
@@ -22,10 +21,9 @@ class _Neptune:
             return folder_source(location, place)
         server = server_of(location)
         if place.api == "3":
-            raise Unsupported(
-                f"{location}: a 3.x server is not read directly",
-                hint="export it with the vendor's neptune-exporter (--exporter neptune3) and give neptune:./DIR",
-            )
+            from .server3 import ServerSource3
+
+            return ServerSource3(location, place, server)
         from .server2 import ServerSource2
 
         return ServerSource2(location, place, server)
@@ -38,11 +36,9 @@ class _Neptune:
             return FolderSink(location, place)
         server = server_of(location)
         if place.api == "3":
-            raise Unsupported(
-                f"{location}: a 3.x server is not written to directly",
-                hint=f"write neptune:./DIR?outgrow.api=3&outgrow.project={place.project}, then "
-                "`neptune sync DIR/.neptune/*/run_operations.sqlite3`",
-            )
+            from .server_sink3 import ServerSink3
+
+            return ServerSink3(location, place, server)
         from .server_sink import ServerSink2
 
         return ServerSink2(location, place, server)

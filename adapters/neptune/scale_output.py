@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -50,8 +50,23 @@ CREATE TABLE operation_errors (error_id INTEGER PRIMARY KEY AUTOINCREMENT, times
 """
 
 
+class Folder(Protocol):
+    """Where a log is written (`path`), and what becomes of it (`local.Staged`, or sending it)."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def final(self) -> Path: ...
+
+    def publish(self, mark: str | None) -> None: ...
+
+    def remove(self) -> None: ...
+
+
 class ScaleOutput(Output):
-    def __init__(self, place: local.Staged, project: str, native: str, run: Run) -> None:
+    def __init__(self, place: Folder, project: str, native: str, run: Run | None) -> None:
+        """`run` is None for one that is there already: it is not created."""
         from neptune_api.proto.neptune_pb.ingest.v1 import common_pb2
 
         self.place, self._native, self._proto = place, native, common_pb2
@@ -66,6 +81,8 @@ class ScaleOutput(Output):
             "INSERT INTO metadata (version, project, run_id) VALUES (?, ?, ?)",
             (VERSIONS[-1], project, native),
         )
+        if run is None:
+            return
         create = common_pb2.Run(family=native, inherit_configs=False)
         if run.name:
             create.experiment_id = run.name
@@ -241,6 +258,11 @@ class ScaleOutput(Output):
         )
 
     def close(self, mark: str | None) -> None:
+        self.end()
+        self.place.publish(mark)
+
+    def end(self) -> None:
+        """Everything is in the log, durably."""
         self._flush()
         try:
             self._database.execute("COMMIT")
@@ -249,7 +271,6 @@ class ScaleOutput(Output):
             raise local.full(self.place.path, error) from error
         with local.disk_errors(self.place.path):
             _sync(self.place.path / NAME)
-        self.place.publish(mark)
 
     def discard(self) -> None:
         self._database.close()

@@ -80,13 +80,21 @@ def container_id(origin: Origin) -> str:
 
 
 class AttributeWriter(RunWriter):
-    """`nested`, `nonfinite`, `native_fork`: what the form behind `output` can do."""
+    """`scale`: the form behind `output` is that of 3.x; `milliseconds`: its times have no more."""
 
     def __init__(
-        self, output: Output, run: Run, origin: Origin, run_id: str, *, scale: bool, url: str | None = None
+        self,
+        output: Output,
+        run: Run,
+        origin: Origin,
+        run_id: str,
+        *,
+        scale: bool,
+        milliseconds: bool = False,
+        url: str | None = None,
     ) -> None:
         self.output, self.run_id, self.url = output, run_id, url
-        self._scale = scale
+        self._scale, self._milliseconds = scale, milliseconds
         self._paths = Paths(nested=not scale)
         self.output.assign(ORIGIN_PATH, Attribute("string", origin.identity))
         self.output.assign(EXPERIMENT_PATH, Attribute("string", run.experiment))
@@ -96,10 +104,15 @@ class AttributeWriter(RunWriter):
     def params(self, params: Mapping[str, Value]) -> None:
         for key, value in params.items():
             attribute = encode_param(value)
-            if attribute is not None and (self._scale or _plain(value)):
+            if attribute is not None and self._fits(value):
                 self.output.assign(self._paths.place("params", key), attribute)
             else:
                 self.output.assign(JSON_PATH + key, Attribute("string", to_text(value)))
+
+    def _fits(self, value: Value) -> bool:
+        if self._milliseconds and isinstance(value, datetime) and value.microsecond % 1_000:
+            return False
+        return self._scale or _plain(value)
 
     def tags(self, tags: Mapping[str, str], labels: Sequence[str] = ()) -> None:
         for key, value in tags.items():

@@ -1,19 +1,22 @@
 """A Neptune 3.x server, as far as `neptune-scale` and its `neptune sync` go: log in, ingest, upload.
 
 State is plain data in `Server.runs`. Operations are refused where the real server refuses them:
-steps that do not increase, type conflicts, a missing fork parent. Reading is not served.
+steps that do not increase, type conflicts, a missing fork parent. Reading is
+`emulators.neptune_reading`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
+from emulators import neptune_reading
 from emulators.neptune_legacy import jwt, token
 from neptune_api.proto.google_rpc.code_pb2 import Code
 from neptune_api.proto.neptune_pb.ingest.v1.ingest_pb2 import IngestCode
@@ -38,6 +41,10 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.errors: list[int] = []
         """Every ingest code that was not OK."""
+        self.references: dict[str, tuple[int, str]] = {}
+        """Path in the file store → (bytes, media type), as announced."""
+        self.fail: dict[str, int] = {}
+        """Path of a request → HTTP status to answer instead."""
         self._statuses: dict[str, list[int]] = {}
         self.lock = threading.RLock()
 
@@ -47,7 +54,7 @@ class Server:
         class Handler(_Handler):
             state = server
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = _Listener(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
@@ -86,7 +93,22 @@ class Server:
             parent = (operation.project, create.fork_point.parent_run_id)
             if parent not in self.runs:
                 return int(IngestCode.RUN_FORK_PARENT_NOT_FOUND)
-        self.runs.setdefault(key, {"create": create, "attributes": {}, "series": {}})
+        if key in self.runs:
+            return int(IngestCode.RUN_DUPLICATE)
+        began = create.creation_time.seconds * 1_000_000 + create.creation_time.nanos // 1_000
+        number = len(self.runs) + 1
+        attributes = {
+            "sys/id": ("string", f"RUN-{number}"),
+            "sys/custom_run_id": ("string", operation.run_id),
+            "sys/creation_time": ("timestamp", began or time.time_ns() // 1_000),
+        }
+        if create.experiment_id:
+            attributes["sys/name"] = ("string", create.experiment_id)
+        if create.HasField("fork_point"):
+            step = create.fork_point.step.whole + create.fork_point.step.micro / 1e6
+            attributes["sys/forking/parent"] = ("string", create.fork_point.parent_run_id)
+            attributes["sys/forking/step"] = ("float64", step)
+        self.runs[key] = {"create": create, "attributes": attributes, "series": {}, "kinds": {}}
         return int(IngestCode.OK)
 
     def _update(self, operation: RunOperation, update: Any) -> int:
@@ -100,7 +122,7 @@ class Server:
             if path in run["series"] or (held is not None and held[0] != kind):
                 code = int(IngestCode.FIELD_TYPE_CONFLICTING)
                 continue
-            run["attributes"][path] = (kind, _plain(value))
+            run["attributes"][path] = (kind, self._keep(value))
         for path, change in update.modify_sets.items():
             words = set(run["attributes"].get(path, ("string_set", []))[1])
             for word, action in change.string.values.items():
@@ -116,8 +138,15 @@ class Server:
             if series and step <= series[-1][0]:
                 code = int(IngestCode.SERIES_STEP_NON_INCREASING)
                 continue
-            series.append((step, micros, _plain(value)))
+            run["kinds"][path] = value.WhichOneof("value")
+            series.append((step, micros, self._keep(value)))
         return code
+
+    def _keep(self, value: Any) -> Any:
+        if value.WhichOneof("value") == "file_ref":
+            reference = value.file_ref
+            self.references[reference.path] = (reference.size_bytes, reference.mime_type)
+        return _plain(value)
 
     def status(self, id: str) -> RequestStatus:
         status = RequestStatus()
@@ -143,6 +172,10 @@ def _plain(value: Any) -> Any:
     return held.path if kind == "file_ref" else held
 
 
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 64  # the client uploads 50 files at once
+
+
 class _Handler(BaseHTTPRequestHandler):
     state: Server
     protocol_version = "HTTP/1.1"
@@ -154,6 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        self.query = parse_qs(urlsplit(self.path).query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.state.lock:
             status, answer = self._answer(path)
@@ -161,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         kind = "application/x-protobuf" if isinstance(answer, bytes) else "application/json"
         self.send_header("Content-Type", kind)
+        if self.command == "PUT":  # what a store of S3's kind says of an upload
+            self.send_header("ETag", f'"{hashlib.md5(self.body).hexdigest()}"')
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -169,6 +205,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> tuple[int, Any]:
         url = self.state.url
+        if path in self.state.fail:
+            return self.state.fail[path], {"code": self.state.fail[path], "message": "", "errorType": ""}
+        if path.startswith("/api/leaderboard/"):
+            project = self.query.get("projectIdentifier", [None])[0]
+            return neptune_reading.answer(self.state, path, project, json.loads(self.body))
         match path:
             case "/api/backend/v1/clients/config":
                 security = {"clientId": "neptune", "openIdDiscovery": f"{url}/openid"}
@@ -198,6 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
                     for file in files
                 ]
                 return 200, {"files": signed}
+            case _ if path.startswith("/blob/") and self.command == "GET":
+                name = path.removeprefix("/blob/")
+                return (200, self.state.files[name]) if name in self.state.files else (404, {})
             case _ if path.startswith("/blob/"):
                 self.state.files[path.removeprefix("/blob/")] = self.body
                 return 200, {}
