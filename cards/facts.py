@@ -272,7 +272,10 @@ def value_at(
     if curve is None or not len(curve[0]):
         return fallback, None
     if step is None:
-        return (fallback if fallback is not None else float(curve[1][-1])), float(curve[0][-1])
+        last = float(curve[1][-1])
+        # The platform's own value need not be the curve's last: then no step belongs to it.
+        agree = fallback is None or fallback == last
+        return (last, float(curve[0][-1])) if agree else (fallback, None)
     at = int(np.searchsorted(curve[0], step, "right")) - 1
     return (float(curve[1][at]), float(curve[0][at])) if at >= 0 else (None, None)
 

@@ -206,7 +206,7 @@ def _data(page: Page, facts: ModelFacts) -> dict[str, Any]:
     for use in facts.run.datasets:
         page.fact(f"data set {use.name}", use.digest or "no digest", f"run {facts.run.id}, inputs")
         rows.append(
-            {"name": page.clean(use.name), "context": use.context, "rows": use.rows, "digest": use.digest,
+            {"name": page.clean(use.name), "context": use.context, "rows": use.rows, "digest": _short_digest(use.digest),
              "source": page.clean(use.source) if use.source else None}
         )  # fmt: skip
     found = evidence(facts.run, facts.run_files, [])
@@ -215,6 +215,11 @@ def _data(page: Page, facts: ModelFacts) -> dict[str, Any]:
         "overlap": facts.overlap,
         "splits": [page.clean(found["split"])] if "split" in found else [],
     }
+
+
+def _short_digest(digest: str | None) -> str | None:
+    """Enough to tell versions apart in a table; lineage and `card.json` have all of it."""
+    return digest if digest is None or len(digest) <= 24 else digest[:20] + "…"
 
 
 def _environment(page: Page, facts: ModelFacts) -> dict[str, Any]:
