@@ -155,7 +155,7 @@ def update(
         elif value is None or value == [] or value == {}:
             current.pop(key, None)
         elif here != comparable(value):
-            current[key] = value
+            current[plain(key)] = value
     return current, theirs
 
 
