@@ -1,7 +1,7 @@
 """MLflow → Comet zips, against `comet-for-mlflow` (PyPI), on the same MLflow database.
 
-    uv venv /tmp/peer && uv pip install --python /tmp/peer/bin/python comet-for-mlflow==0.1.9
-    python benchmarks/comet_migration.py --peer /tmp/peer/bin/comet_for_mlflow [--runs 10]
+    uv venv peer-env && uv pip install --python peer-env/bin/python comet-for-mlflow==0.1.9
+    python benchmarks/comet_migration.py --peer peer-env/bin/comet_for_mlflow [--runs 10]
 
 The peer writes a tag into its source, so it gets a copy of the database. Afterwards both sets of
 zips are read by the same reader, and what each carried is counted.
