@@ -10,10 +10,10 @@ from typing import Any
 from ..adapters.base import Source
 from ..reading import number, open_location
 from . import croissant, redact, vocabulary
-from .card import Card, environment
+from .card import Card
 from .dataset_facts import ColumnFacts, DatasetFacts, Usage, dataset_facts, real_hash, use_rows
 from .facts import is_evaluation
-from .page import Options, Page, hidden_names
+from .page import Options, Page, body, hidden_names
 
 MAX_COLUMNS = 60
 MAX_USES = 30
@@ -53,17 +53,9 @@ def render(facts: DatasetFacts, reference: str, options: Options) -> Card:
     contexts["unknown"] = {"unknown": page.unknown}
     if not facts.sample:
         del contexts["sample"]
-    jinja = environment(options.templates)
-    blocks = {
-        name: jinja.select_template([f"dataset/{name}.md.j2", f"shared/{name}.md.j2"]).render(context).strip()
-        + "\n"
-        for name, context in contexts.items()
-    }
-    blocks |= {f"org-{name}": content for name, content in options.sections.items()}
-    skeleton = jinja.get_template("dataset/skeleton.md.j2").render(
-        title=page.clean(facts.name), has_sample=bool(facts.sample)
+    blocks, skeleton = body(
+        "dataset", contexts, options, title=page.clean(facts.name), has_sample=bool(facts.sample)
     )
-    skeleton += "".join(f"\n[[org-{name}]]\n" for name in options.sections)
     files = {}
     if metadata := croissant.metadata(facts, license_=front.get("license"), describe=page.clean):
         files["croissant.json"] = croissant.to_bytes(metadata)

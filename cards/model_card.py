@@ -18,7 +18,7 @@ from .card import Card, Fact, environment
 from .facts import ModelFacts, is_evaluation, model_facts
 from .front import given_front, model_front
 from .infer import inferred_library, inferred_task, load_snippet, signature_rows, unsafe
-from .page import Options, Page, hidden_names
+from .page import Options, Page, body, hidden_names
 
 MAX_CURVES = 6
 MAX_CHANGES = 40
@@ -64,18 +64,19 @@ def render(facts: ModelFacts, reference: str, options: Options) -> Card:
         del contexts["changes"]
     if not facts.curves:
         del contexts["curves"]
-    jinja = environment(options.templates)
-    rendered = {
-        name: jinja.select_template([f"model/{name}.md.j2", f"shared/{name}.md.j2"]).render(context).strip()
-        + "\n"
-        for name, context in contexts.items()
-    }
-    rendered |= {f"org-{name}": content for name, content in options.sections.items()}
-    short = jinja.get_template("model/summary.md.j2").render(contexts["summary"] | {"description": None})
-    skeleton = jinja.get_template("model/skeleton.md.j2").render(
-        title=page.clean(facts.title), has_changes="changes" in contexts, has_curves="curves" in contexts
+    rendered, skeleton = body(
+        "model",
+        contexts,
+        options,
+        title=page.clean(facts.title),
+        has_changes="changes" in contexts,
+        has_curves="curves" in contexts,
     )
-    skeleton += "".join(f"\n[[org-{name}]]\n" for name in options.sections)
+    short = (
+        environment(options.templates)
+        .get_template("model/summary.md.j2")
+        .render(contexts["summary"] | {"description": None})
+    )
     return Card(
         kind="model",
         title=page.clean(facts.title),

@@ -11,7 +11,7 @@ from typing import Any
 from ..adapters.fit import text_of
 from ..model import Run
 from . import redact
-from .card import Fact, Unknown
+from .card import CardKind, Fact, Unknown, environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,24 @@ class Page:
 
     def missing(self, name: str, why: str) -> None:
         self.unknown.append(Unknown(name=name, why=why))
+
+
+def body(
+    kind: CardKind, contexts: Mapping[str, Mapping[str, Any]], options: Options, **skeleton: Any
+) -> tuple[dict[str, str], str]:
+    """The managed blocks of a page, in the order of `contexts`, and its skeleton.
+
+    A template of the kind goes before one that both kinds share; the organisation's sections come last.
+    """
+    jinja = environment(options.templates)
+    blocks = {
+        name: jinja.select_template([f"{kind}/{name}.md.j2", f"shared/{name}.md.j2"]).render(context).strip()
+        + "\n"
+        for name, context in contexts.items()
+    }
+    own = {f"org-{name}": content for name, content in options.sections.items()}
+    page = jinja.get_template(f"{kind}/skeleton.md.j2").render(skeleton)
+    return blocks | own, page + "".join(f"\n[[{name}]]\n" for name in own)
 
 
 def hidden_names(run: Run, options: Options) -> Iterator[str | None]:
