@@ -81,9 +81,10 @@ def model(
     location: str, reference: str, bom: bool, with_files: bool, places: tuple[Place, ...], **shared: Any
 ) -> None:
     """The card of a registered model version, or of a run."""
-    from ..cards import model_card, open_annotator, write_back
+    from ..cards import open_annotator, write_back
     from ..cards.bom import bill_of_materials
     from ..cards.facts import model_facts
+    from ..cards.model_card import render
     from ..cards.model_files import download
     from ..reading import open_location
 
@@ -93,9 +94,10 @@ def model(
     with ExitStack() as stack:
         model_files: dict[str, Path] | None = None
         with open_location(location) as source:
-            made = model_card(source, reference, options)
+            facts = model_facts(source, reference)
+            made = render(facts, reference, options)
             if bom:
-                made.files["ml-bom.cdx.json"] = bill_of_materials(model_facts(source, reference), made)
+                made.files["ml-bom.cdx.json"] = bill_of_materials(facts, made)
             if with_files and shared["push"]:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="outgrow-model-"))
                 model_files = download(source, reference, Path(folder))
