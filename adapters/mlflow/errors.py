@@ -45,6 +45,10 @@ def clean(text: object, length: int = 400) -> str:
     return " ".join(_USERINFO.sub(r"\1", str(text)).split())[:length]
 
 
+class LostRace(Unavailable):
+    """Another writer was first, to a new row or to the lock: the same call again succeeds."""
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn what MLflow raises inside into a typed error that says what was being done."""
@@ -94,7 +98,9 @@ def _mlflow_error(code: str | None, text: str, doing: str) -> OutgrowError:
         return Vanished(f"{doing}: {text}")
     if code in _REFUSED:
         return CredentialsError(f"{doing}: {text}", hint=AUTH_HINT)
-    if code in _LATER or _RACE.search(text):
+    if _RACE.search(text):
+        return LostRace(f"{doing}: {text}", hint=SERVER_HINT)
+    if code in _LATER:
         return Unavailable(f"{doing}: {text}", hint=SERVER_HINT)
     if match := _STATUS.search(text):
         return status_error(int(match[1] or match[2]), text, doing)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
 from ...errors import Rejected, Unsupported
 from ...model import Artifact, ArtifactUse, DatasetUse, File, LinkedMetric, Origin, Run, Value
 from ..base import MARK_KEY, RunWriter
@@ -15,6 +17,7 @@ from ..fit import text_of
 from . import assets, entities, records
 from .artifacts import Files, files_at, read_up_to
 from .capabilities import BATCH_PARAMS_TAGS, PARAM_VALUE_LENGTH, TAG_VALUE_LENGTH
+from .errors import LostRace
 from .points import write_points
 
 if TYPE_CHECKING:
@@ -92,8 +95,18 @@ class ClientWriter(RunWriter):
             for d in assets.native_datasets(uses)
         ]
         if inputs:
-            with self.connection.calling(f"could not write data sets of run {self.run_id}"):
-                self.tracking.log_inputs(self.run_id, datasets=inputs)
+            self._log_inputs(inputs)
+
+    @retry(
+        retry=retry_if_exception_type(LostRace),
+        stop=stop_after_attempt(8),
+        wait=wait_random(0.01, 0.2),
+        reraise=True,
+    )
+    def _log_inputs(self, inputs: list[Any]) -> None:
+        """Runs of one experiment share the rows of their data sets, so writers side by side race for them."""
+        with self.connection.calling(f"could not write data sets of run {self.run_id}"):
+            self.tracking.log_inputs(self.run_id, datasets=inputs)
 
     def points(self, batch: pa.RecordBatch) -> None:
         write_points(self.connection, self.run_id, batch)
