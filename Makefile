@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Empty is unset: the demo and the tests start many processes, and MLflow takes each of them three
+# seconds more where its modules are compiled anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo test lint types format clean
 
