@@ -66,6 +66,22 @@ def keys_of(batch: pa.RecordBatch) -> list[str]:
     return [] if not len(column) else [str(k) for k in column.unique().to_pylist()]
 
 
+def rows_by_key(batch: pa.RecordBatch) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Each key that occurs, with the places of its rows in their order."""
+    if not batch.num_rows:
+        return
+    column = batch.column("key")
+    words = column.dictionary.to_pylist()
+    index = column.indices.to_numpy(zero_copy_only=False)
+    if len(words) <= 2**16:
+        index = index.astype(np.uint16)  # which NumPy sorts by radix
+    order = np.argsort(index, kind="stable")
+    bounds = np.concatenate(([0], np.cumsum(np.bincount(index, minlength=len(words)))))
+    for i, word in enumerate(words):
+        if bounds[i] < bounds[i + 1]:
+            yield str(word), order[bounds[i] : bounds[i + 1]]
+
+
 def with_steps(batch: pa.RecordBatch, kind: pa.DataType) -> pa.RecordBatch:
     """The batch with its steps as int64 or float64. Raises `pa.ArrowInvalid` for a fractional step."""
     index = batch.schema.get_field_index("step")
@@ -141,19 +157,11 @@ class Fingerprint:
 
     def add_rows(self, batch: pa.RecordBatch, row: Bits) -> None:
         """Add rows of any stream, given 64 bits for each."""
-        column = batch.column("key")
-        words = column.dictionary.to_pylist()
-        index = column.indices.to_numpy(zero_copy_only=False)
-        counts = np.bincount(index, minlength=len(words))
-        order = np.argsort(index, kind="stable")
-        starts = np.concatenate(([0], np.cumsum(counts)))
-        ordered = row[order]
-        for i, word in enumerate(words):
-            if counts[i]:
-                with np.errstate(over="ignore"):
-                    total = int(ordered[starts[i] : starts[i + 1]].sum(dtype=np.uint64))
-                count, before = self.by_key.get(word, (0, 0))
-                self.by_key[word] = (count + int(counts[i]), (before + total) & (2**64 - 1))
+        for key, rows in rows_by_key(batch):
+            with np.errstate(over="ignore"):
+                total = int(row[rows].sum(dtype=np.uint64))
+            count, before = self.by_key.get(key, (0, 0))
+            self.by_key[key] = (count + len(rows), (before + total) & (2**64 - 1))
 
     @classmethod
     def of(cls, batches: Iterable[pa.RecordBatch]) -> Fingerprint:

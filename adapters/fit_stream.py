@@ -1,14 +1,15 @@
 """Fitting a run's whole stream of points, texts or histograms, batch by batch.
 
-`fit_points` looks at one batch; what needs to be known of earlier batches lives here: duplicates,
-repeated steps, and series that are longer than the target keeps. The same fitter, fed the same
-rows, gives the same rows: the copy writes them, the check expects them, and a restored source
-tells them from rows that were added since.
+`fit_points` looks at one batch; what needs to be known of earlier batches lives here: repeated
+rows (see `adapters.once`), and series that are longer than the target keeps. The same fitter, fed
+the same rows, gives the same rows: the copy writes them, the check expects them, and a restored
+source tells them from rows that were added since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
@@ -22,7 +23,8 @@ from . import batches
 from .base import Capabilities
 from .fit import FittedRun, Loss
 from .fit_points import fit_points, fit_rows
-from .replay import Hashes, row_hashes
+from .once import Once
+from .replay import row_hashes
 
 Stream = Literal["points", "texts", "histograms"]
 STREAMS: tuple[Stream, ...] = ("points", "texts", "histograms")
@@ -68,20 +70,29 @@ class StreamFitter:
     """
 
     def __init__(
-        self, stream: Stream, fitted: FittedRun, caps: Capabilities, sampler: Sampler | None = None
+        self,
+        stream: Stream,
+        fitted: FittedRun,
+        caps: Capabilities,
+        sampler: Sampler | None = None,
+        again: Callable[[], Iterable[pa.RecordBatch]] | None = None,
     ) -> None:
+        """`again` reads the stream from its start; without it, more is held in memory."""
         self.stream, self.fitted, self.caps, self.sampler = stream, fitted, caps, sampler
+        self._again, self._rows = again, 0
         self.original = batches.Fingerprint()
         self.written = batches.Fingerprint()
         self.losses = Losses()
         self._columns_lost: set[str] = set()
         points = stream == "points"
-        self._once = _Seen() if points and not caps.exact_duplicates else None
-        self._steps = _Seen() if points and not caps.repeated_steps else None
+        earlier = self._earlier if again is not None else None
+        self._once = Once(None, earlier) if points and not caps.exact_duplicates else None
+        self._steps = Once(["key", "step"], earlier) if points and not caps.repeated_steps else None
         self._increasing = None if caps.decreasing_steps else _Increasing()
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         fingerprint(self.stream, batch, self.original)
+        taken = batch.num_rows
         if self.stream == "points":
             self._note_columns(batch)
             if self.sampler is not None:
@@ -93,14 +104,29 @@ class StreamFitter:
         self.losses.add(losses)
         if self._once is not None:
             detail = "identical points are kept once"
-            batch = self._count("merged", detail, batch, self._once(batch, batch.schema.names))
+            batch = self._count("merged", detail, batch, self._once(batch))
         if self._steps is not None:
             detail = "several values of one key at one step: the first is kept"
-            batch = self._count("merged", detail, batch, self._steps(batch, ["key", "step"]))
+            batch = self._count("merged", detail, batch, self._steps(batch))
         if self._increasing is not None:
             batch = self._increase(self._increasing, batch)
         fingerprint(self.stream, batch, self.written)
+        self._rows += taken
         return batch
+
+    def _earlier(self) -> Iterator[pa.RecordBatch]:
+        """The points before the batch at hand, as they were fitted, read once more."""
+        assert self._again is not None
+        sampler = None if self.sampler is None else self.sampler.again()
+        left = self._rows
+        for batch in self._again():
+            batch = batch.slice(0, left)
+            left -= batch.num_rows
+            if sampler is not None:
+                batch = sampler(batch)
+            yield fit_points(batch, self.fitted, self.caps)[0]
+            if not left:
+                return
 
     def _increase(self, increasing: _Increasing, batch: pa.RecordBatch) -> pa.RecordBatch:
         if self.stream == "texts":
@@ -135,39 +161,6 @@ class StreamFitter:
                 self._columns_lost.update(batches.keys_of(told))
 
 
-class _Seen:
-    """Lets each row through once. 8 bytes a row; sorted runs of doubling length, merged as they grow,
-    up to `LONGEST`, so that a merge never needs much room beside them."""
-
-    LONGEST = 2_000_000
-
-    def __init__(self) -> None:
-        self._runs: list[Hashes] = []
-
-    def __call__(self, batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
-        if not batch.num_rows:
-            return batch
-        hashes, first = np.unique(row_hashes(batch.select(columns)), return_index=True)
-        new = np.ones(len(hashes), dtype=bool)
-        for run in self._runs:
-            place = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            new &= run[place] != hashes
-        if new.any():
-            self._runs.append(hashes[new])
-        while (
-            len(self._runs) > 1
-            and len(self._runs[-2]) <= 2 * len(self._runs[-1])
-            and len(self._runs[-2]) + len(self._runs[-1]) <= self.LONGEST
-        ):
-            last = self._runs.pop()
-            self._runs[-1] = np.sort(np.concatenate((self._runs[-1], last)), kind="stable")
-        if new.all() and len(hashes) == batch.num_rows:
-            return batch
-        keep = np.zeros(batch.num_rows, dtype=bool)
-        keep[first[new]] = True
-        return batch.filter(pa.array(keep))
-
-
 class _Increasing:
     """The highest step so far of each key, for platforms whose series only go forward."""
 
@@ -178,7 +171,7 @@ class _Increasing:
         """The rows above every earlier step of their key."""
         keep = np.ones(batch.num_rows, dtype=bool)
         steps = batch.column("step").to_numpy(zero_copy_only=False)
-        for key, rows in _rows_by_key(batch):
+        for key, rows in batches.rows_by_key(batch):
             highest = np.maximum.accumulate(np.concatenate(([self._last.get(key, -np.inf)], steps[rows])))
             keep[rows] = steps[rows] > highest[:-1]
             self._last[key] = float(highest[-1])
@@ -188,7 +181,7 @@ class _Increasing:
         """Every row, those that do not increase one step after the one before; how many these are."""
         steps = batch.column("step").to_numpy(zero_copy_only=False).copy()
         changed = 0
-        for key, rows in _rows_by_key(batch):
+        for key, rows in batches.rows_by_key(batch):
             last = self._last.get(key, -np.inf)
             if not (np.diff(steps[rows], prepend=last) > 0).all():
                 for row in rows:
@@ -211,7 +204,7 @@ class Sampler:
         self.detail = f"series longer than {limit} points are reduced (first, last, lowest, highest kept)"
         values: dict[str, list[npt.NDArray[np.float64]]] = {}
         for batch in stream:
-            for key, rows in _rows_by_key(batch):
+            for key, rows in batches.rows_by_key(batch):
                 column = batch.column("value").to_numpy(zero_copy_only=False)
                 values.setdefault(key, []).append(column[rows])
         self._keep: dict[str, npt.NDArray[np.bool_]] = {}
@@ -223,9 +216,15 @@ class Sampler:
     def __bool__(self) -> bool:
         return bool(self._keep)
 
+    def again(self) -> Sampler:
+        """The same choice, for another pass from the start."""
+        other = copy(self)
+        other._seen = {}
+        return other
+
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         keep = np.ones(batch.num_rows, dtype=bool)
-        for key, rows in _rows_by_key(batch):
+        for key, rows in batches.rows_by_key(batch):
             if (mask := self._keep.get(key)) is not None:
                 start = self._seen.get(key, 0)
                 self._seen[key] = start + len(rows)
@@ -233,19 +232,6 @@ class Sampler:
                 part = mask[start : start + len(rows)]
                 keep[rows[: len(part)]] = part
         return batch if keep.all() else batch.filter(pa.array(keep))
-
-
-def _rows_by_key(batch: pa.RecordBatch) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    if not batch.num_rows:
-        return
-    column = batch.column("key")
-    words = column.dictionary.to_pylist()
-    index = column.indices.to_numpy(zero_copy_only=False)
-    order = np.argsort(index, kind="stable")
-    bounds = np.concatenate(([0], np.cumsum(np.bincount(index, minlength=len(words)))))
-    for i, word in enumerate(words):
-        if bounds[i] < bounds[i + 1]:
-            yield str(word), order[bounds[i] : bounds[i + 1]]
 
 
 def chosen(values: npt.NDArray[np.float64], limit: int) -> npt.NDArray[np.bool_]:

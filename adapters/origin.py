@@ -238,7 +238,7 @@ def read_rows(path: Path, what: str) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, read_dictionary=["key"]) as file:
+        with pq.ParquetFile(path, read_dictionary=["key"], pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=65_536):
                 yield with_key_type(batch)
     except (pa.ArrowException, OSError) as error:

@@ -366,7 +366,7 @@ def _written(stream: Stream, record: OriginRecord, path: Path) -> Replay:
         what = f"run {record.run.id!r}"
         limit = caps.max_points_per_series
         sampler = Sampler(read_rows(path, what), limit) if limit and stream == "points" else None
-        fitter = StreamFitter(stream, fitted, caps, sampler)
+        fitter = StreamFitter(stream, fitted, caps, sampler, lambda: read_rows(path, what))
         written = [fitter(batch) for batch in read_rows(path, what)]
     if stream == "points" and record.made_points:
         written.append(fit_points(made_points(record.made_points, record.run), fitted, caps)[0])

@@ -38,7 +38,7 @@ class FittedStream:
         longest = stats.longest_series
         if stream == "points" and limit is not None and (longest is None or longest > limit):
             sampler = Sampler(source.points(run), limit) or None
-        self.fitter = StreamFitter(stream, fitted, caps, sampler)
+        self.fitter = StreamFitter(stream, fitted, caps, sampler, lambda: reader(source, stream)(run))
         self.made: dict[str, float] = {}
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:

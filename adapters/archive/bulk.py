@@ -298,7 +298,7 @@ def read_pieces(
             raise Corrupt(f"the archive names {piece.file} but no manifest does")
         with reader.open(part) as handle:
             try:
-                file = pq.ParquetFile(handle, page_checksum_verification=True)
+                file = pq.ParquetFile(handle, pre_buffer=False, page_checksum_verification=True)
                 yield from _slice(file, piece, table, integer)
             except (pa.ArrowException, OSError) as error:
                 raise Corrupt(f"{piece.file} of the archive is damaged: {error}") from error
@@ -308,7 +308,7 @@ def _slice(file: pq.ParquetFile, piece: Piece, table: str, integer: bool) -> Ite
     columns = [name for name in BULK_TABLES[table].names if name != "run"]
     groups = range(piece.group, piece.group + piece.groups)
     skip, left = piece.offset, piece.rows
-    for batch in file.iter_batches(READ_ROWS, row_groups=list(groups), columns=columns):
+    for batch in file.iter_batches(READ_ROWS, row_groups=list(groups), columns=columns, use_threads=False):
         if skip >= batch.num_rows:
             skip -= batch.num_rows
             continue

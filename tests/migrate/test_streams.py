@@ -11,7 +11,8 @@ from outgrow.adapters import batches
 from outgrow.adapters.base import Capabilities
 from outgrow.adapters.batches import Fingerprint
 from outgrow.adapters.fit import fit_run
-from outgrow.adapters.fit_stream import Sampler, StreamFitter, _Seen, chosen, coalesce
+from outgrow.adapters.fit_stream import Sampler, StreamFitter, chosen, coalesce
+from outgrow.adapters.once import Once, _Seen
 from outgrow.testing import records
 
 ROWS = st.lists(
@@ -32,9 +33,9 @@ def made(rows):
     )
 
 
-def fitter(**limits):
+def fitter(again=None, **limits):
     caps = Capabilities(**limits)
-    return StreamFitter("points", fit_run(records.run(1), caps), caps)
+    return StreamFitter("points", fit_run(records.run(1), caps), caps, again=again)
 
 
 def rows_of(batch):
@@ -52,6 +53,32 @@ def test_duplicates_do_not_depend_on_batches(rows, size):
     assert len(rows_of(once)) == len(set(rows_of(made(rows))))
     assert parts.written.by_key == whole.written.by_key
     assert parts.inexact == whole.inexact
+
+
+@given(
+    rows=ROWS,
+    size=st.integers(1, 7),
+    limits=st.sampled_from([{"exact_duplicates": False}, {"repeated_steps": False}]),
+)
+@settings(max_examples=100, deadline=None)
+def test_reading_again_finds_the_same_duplicates_as_holding_them(rows, size, limits):
+    """Streams that go forward, go backward, and go forward again."""
+    held, reading = fitter(**limits), fitter(again=lambda: parts, **limits)
+    parts = list(batches.split(made(sorted(rows, key=lambda row: row[1] or 0)), size))
+    parts += batches.split(made(rows), size)
+    for batch in parts:
+        assert rows_of(held(batch)) == rows_of(reading(batch))
+
+
+def test_nothing_is_held_of_a_stream_that_goes_forward():
+    def again():
+        raise AssertionError("the stream was read again")
+
+    fit = fitter(again=again, exact_duplicates=False, repeated_steps=False)
+    for start in (0, 10, 20):
+        batch = batches.points(["a", "b"] * 10, [start + n // 2 for n in range(20)], [None] * 20, [0.0] * 20)
+        times = pa.array(range(20), pa.int64()).cast(batches.TIME)
+        assert fit(batch.set_column(2, "time", times)).num_rows == 20
 
 
 @given(rows=ROWS)
@@ -75,11 +102,11 @@ def test_the_first_value_of_a_repeated_step_is_kept():
 
 def test_seen_forgets_nothing_as_it_grows(monkeypatch):
     monkeypatch.setattr(_Seen, "LONGEST", 64)
-    seen = _Seen()
+    seen = Once(["key", "step"], None)
     steps = np.random.default_rng(1).permutation(1000)
     for part in np.array_split(steps, 40):
-        assert seen(records_of(part), ["key", "step"]).num_rows == len(part)
-    assert seen(records_of(steps), ["key", "step"]).num_rows == 0
+        assert seen(records_of(part)).num_rows == len(part)
+    assert seen(records_of(steps)).num_rows == 0
 
 
 def records_of(steps):
