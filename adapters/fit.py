@@ -185,6 +185,26 @@ def fit_time(time: datetime | None, unit: str) -> datetime | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """What a run's keys are called in a target. Kept by who learns of the keys one after the other."""
+
+    metrics: KeyMap
+    params: KeyMap
+    tags: KeyMap
+
+    @classmethod
+    def of(cls, caps: Capabilities, run: Run | None = None) -> Names:
+        """Of the keys of a run that is known as a whole; without one, of none yet."""
+        if run is None:
+            return cls(KeyMap(caps.metric_key), KeyMap(caps.param_key), KeyMap(caps.tag_key))
+        return cls(
+            KeyMap(caps.metric_key, run.summary),
+            KeyMap(caps.param_key, run.params),
+            KeyMap(caps.tag_key, run.tags),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FittedRun:
     """What the target will show of a run, and how that differs from the run."""
 
@@ -194,8 +214,12 @@ class FittedRun:
     losses: list[Loss] = field(default_factory=list)
 
 
-def fit_run(run: Run, caps: Capabilities) -> FittedRun:
-    """The run as the target can hold it. References (experiment, parent) are not touched."""
+def fit_run(run: Run, caps: Capabilities, names: Names | None = None) -> FittedRun:
+    """The run as the target can hold it. References (experiment, parent) are not touched.
+
+    `names`: those that keys have in the target already, where the run is written as it grows.
+    """
+    names = names or Names.of(caps, run)
     losses: list[Loss] = []
     changes: dict[str, Any] = {}
     for name, concept, absent in _OPTIONAL_FIELDS:
@@ -227,15 +251,15 @@ def fit_run(run: Run, caps: Capabilities) -> FittedRun:
             changes["description"] = fitted_text
             losses.append(Loss("truncated", "description", "descriptions have a limit"))
     if "params" not in changes:
-        changes["params"] = _fit_params(run.params, caps, losses)
+        changes["params"] = _fit_params(run.params, caps, names.params, losses)
     if "tags" not in changes:
-        changes["tags"] = _fit_tags(run.tags, caps, losses)
+        changes["tags"] = _fit_tags(run.tags, caps, names.tags, losses)
     if "labels" not in changes:
         labels = list(dict.fromkeys(fit_key(label, caps.label) for label in run.labels))
         if labels != run.labels:
             losses.append(Loss("renamed", "labels", "labels have a limited alphabet or length"))
         changes["labels"] = labels
-    keys = KeyMap(caps.metric_key, run.summary)
+    keys = names.metrics
     if keys.changed:
         example = "{} → {}".format(*next(iter(keys.changed.items())))
         losses.append(
@@ -258,8 +282,9 @@ def fit_allowed(text: str, limit: TextLimit) -> str:
     return re.sub(f"(?!{limit.allowed}).", "_", text, flags=re.DOTALL) if limit.allowed else text
 
 
-def _fit_params(params: Mapping[str, Value], caps: Capabilities, losses: list[Loss]) -> dict[str, Value]:
-    keys = KeyMap(caps.param_key, params)
+def _fit_params(
+    params: Mapping[str, Value], caps: Capabilities, keys: KeyMap, losses: list[Loss]
+) -> dict[str, Value]:
     result: dict[str, Value] = {}
     retyped: dict[str, list[str]] = {}
     cut: list[str] = []
@@ -293,8 +318,9 @@ def _fit_params(params: Mapping[str, Value], caps: Capabilities, losses: list[Lo
     return result
 
 
-def _fit_tags(tags: Mapping[str, str], caps: Capabilities, losses: list[Loss]) -> dict[str, str]:
-    keys = KeyMap(caps.tag_key, tags)
+def _fit_tags(
+    tags: Mapping[str, str], caps: Capabilities, keys: KeyMap, losses: list[Loss]
+) -> dict[str, str]:
     result = {keys(key): fit_text(value, caps.tag_value) for key, value in tags.items()}
     cut = [key for key, value in tags.items() if result[keys(key)] != value]
     if keys.changed:

@@ -29,6 +29,8 @@ from .values import moment
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..adapters.fit_stream import Stream
+
 Item = Union[File, "NewArtifact"]
 
 
@@ -66,6 +68,15 @@ class News:
         steps: list[Any] = [float(step) for step in self.steps] if fractional else self.steps
         values = [float(value) for value in self.numbers]
         return batches.points(self.keys, steps, self.times, values)
+
+    def has(self, stream: Stream) -> bool:
+        return bool({"points": self.keys, "texts": self.texts, "histograms": self.histograms}[stream])
+
+    def batch(self, stream: Stream, fractional: bool) -> pa.RecordBatch:
+        """The new rows of a stream in the order in which they were logged."""
+        if stream == "points":
+            return self.points(fractional)
+        return self.text_batch() if stream == "texts" else self.histogram_batch()
 
     def text_batch(self) -> pa.RecordBatch:
         import pyarrow as pa
@@ -111,6 +122,11 @@ class Fold:
         self.fractional = False
         self.last_time = 0
         self.highest_step: int | float = -1
+        self.keys: dict[str, None] = {}
+        """Keys of all series, in the order of their first use."""
+        self.files: dict[str, File] = {}
+        """The loose files by path, the latest of each."""
+        self.artifacts: list[NewArtifact] = []
         self.has: set[str] = set()
         """Kinds and paths of what was logged, as the policy asks for them."""
 
@@ -148,6 +164,7 @@ class Fold:
             case Stored(body=body, kind=kind):
                 file = from_builtins(body, File)
                 news.files.append(file)
+                self.files[file.path] = file
                 self.has |= {file.path, *map(str, PurePosixPath(file.path).parents)} | (
                     {kind} if kind else set()
                 )
@@ -157,9 +174,12 @@ class Fold:
                 self.has |= {artifact.type, artifact.id}
                 if artifact.metadata.get("preprocessor"):
                     self.has.add("preprocessor")
-                news.artifacts.append(NewArtifact(artifact, files, record.role, record.register))
+                made = NewArtifact(artifact, files, record.role, record.register)
+                news.artifacts.append(made)
+                self.artifacts.append(made)
             case Text() | Histogram():
                 (news.texts if isinstance(record, Text) else news.histograms).append(record)  # type: ignore[arg-type]
+                self.keys[record.key] = None
                 self._at(record.step, record.time)
             case Finish(status=status, time=time, exit_code=exit_code):
                 self.ended = True
@@ -201,6 +221,8 @@ class Fold:
         news.steps.extend([record.step] * len(values))
         news.times.extend([record.time] * len(values))
         news.numbers.extend(values.values())
+        if not values.keys() <= self.keys.keys():
+            self.keys.update(dict.fromkeys(values))
         self.run.summary.update(values)  # the fold's own dictionary: made by from_builtins
         self._at(record.step, record.time)
 

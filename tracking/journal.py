@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .records import Record, frame, salvage, unframe
+from .records import Finish, Record, frame, salvage, unframe
 from .warning import JournalWarning, warn
 
 RECORDS = "records.jsonl"
@@ -33,6 +33,8 @@ FILES = "files"
 KEPT_IN_MEMORY = 10_000
 """Records that wait in memory while the disk refuses them; older ones are given up."""
 _CHUNK = 1 << 20
+_LAST = 1 << 10
+"""Bytes that the record of a run's end has at most."""
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file, copy-on-write
 
 
@@ -232,6 +234,14 @@ def read(folder: Path, offset: int = 0, limit: int | None = None) -> Iterator[tu
                     yield unframe(line) or salvage(line), offset
                 if end is not None and offset >= end:
                     return
+
+
+def ended(folder: Path) -> bool:
+    """Whether the last record says that the run has ended: a cheap look."""
+    with (folder / RECORDS).open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST))
+        lines = stream.read().split(b"\n")
+    return len(lines) > 1 and not lines[-1] and isinstance(unframe(lines[-2]), Finish)
 
 
 def size(folder: Path) -> int:

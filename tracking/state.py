@@ -20,6 +20,8 @@ class SinkState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Bytes of the journal that are delivered and durable there."""
     done: bool = False
     """The run's end has been delivered too."""
+    joined: bool = False
+    """The run was there already, from another journal of it or a copy."""
     sending: bool = False
     """A delivery to a sink that only appends was begun and has not been heard of since."""
     artifacts: dict[str, str] = {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from outgrow.adapters.origin import is_origin_file
 from outgrow.config import Config, Tracking
 from outgrow.model import Run as Record
 from outgrow.testing.memory import MemorySink, MemorySource
@@ -43,7 +44,12 @@ class Target:
         ]
 
     def files(self) -> dict[str, bytes]:
-        return {file.path: self.source.open(self.run, file).read() for file in self.source.files(self.run)}
+        """Its files but for the origin record."""
+        return {
+            file.path: self.source.open(self.run, file).read()
+            for file in self.source.files(self.run)
+            if not is_origin_file(file.path)
+        }
 
 
 @pytest.fixture

@@ -143,6 +143,18 @@ def test_a_sink_that_appends_gets_nothing_twice(settings: Settings, target: Any,
     assert sum(batch.num_rows for batch in target.source.texts(target.run)) == 1
 
 
+def test_a_sink_that_appends_gets_nothing_twice_without_the_cursor(settings: Settings, target: Any) -> None:
+    """As where the journal was carried elsewhere without its `sinks` folder."""
+    target.sink = MemorySink(capabilities(replay="append"))
+    folder = trained(settings)
+    target.deliver(folder)
+    before = target.points()
+    for lost in (folder / "sinks").iterdir():
+        lost.unlink()
+    assert target.deliver(folder).settled
+    assert repr(target.points()) == repr(before)
+
+
 class Fussy(MemorySink):
     """Refuses points of value 3, and a param, in its own way."""
 
@@ -178,6 +190,22 @@ def test_refused_values_are_set_aside(settings: Settings, target: Any) -> None:
     lines = [json.loads(line) for line in (run.folder / "rejected.jsonl").read_text().splitlines()]
     assert [line["reason"] for line in lines] == ["no secrets", "no threes", "no threes"]
     assert lines[1]["record"][0]["value"] == 3.0
+
+
+@pytest.mark.parametrize("call", ["writer.finish", "flush"])
+@pytest.mark.parametrize("error", [Unavailable("503"), Rejected("not now")])
+def test_what_is_refused_is_told_once(settings: Settings, target: Any, call: str, error: Exception) -> None:
+    """However often the delivery is repeated."""
+    target.sink = Fussy(faults=Faults().at(call, 1, error))
+    with start_run("digits", config=settings(), capture=False) as run:
+        run.log({"v": 3})
+    assert run.folder is not None
+    lane = Lane("archive:nowhere", lambda: target.sink, target.sink.source, threading.Event())
+    lane.add(run.folder)
+    while not lane.deliver(run.folder):
+        pass
+    assert len((run.folder / "rejected.jsonl").read_text().splitlines()) == 1
+    assert report(run.folder, ["archive:nowhere"]).sinks[0].rejected == 1
 
 
 class FussyLater(MemorySink):

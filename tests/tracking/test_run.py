@@ -178,7 +178,7 @@ def test_the_end_of_a_with_block_is_the_end_of_the_run(settings: Settings, targe
     for error in (RuntimeError("boom"), KeyboardInterrupt(), SystemExit(0), SystemExit(3)):
         with pytest.raises(type(error)):
             ends(error)
-        status = target.deliver(folders[type(error)])._fold.run.status
+        status = target.deliver(folders[type(error)]).run.status
         expected = {
             RuntimeError: Status.FAILED,
             KeyboardInterrupt: Status.KILLED,
@@ -220,8 +220,8 @@ if sys.argv[1] == "failing":
     for name, status in (("fine", Status.FINISHED), ("failing", Status.FAILED)):
         subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, check=False)
         delivery = target.deliver(settings().journal / name)
-        assert delivery._fold.run.status is status
-        assert delivery._fold.run.summary == {"a": 1.0}
+        assert delivery.run.status is status
+        assert delivery.run.summary == {"a": 1.0}
 
 
 def test_every_open_run_is_ended_by_the_program(settings: Settings, target: Any, tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ for name in ("one", "two", "three"):
     assert done.stderr.count("required_metrics") == 3
     for name in ("one", "two", "three"):
         delivery = target.deliver(settings().journal / name)
-        assert delivery._fold.run.status is Status.FINISHED
-        assert delivery._fold.run.tags["policy.status"] == "violated"
+        assert delivery.run.status is Status.FINISHED
+        assert delivery.run.tags["policy.status"] == "violated"
 
 
 def test_only_the_main_rank_logs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
