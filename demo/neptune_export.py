@@ -79,6 +79,7 @@ class RunExport:
     scope: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     batches: list[pa.RecordBatch] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
 
     @property
     def _data(self) -> Path:
@@ -129,7 +130,7 @@ class RunExport:
             self.row(path, "float_series", value, step, start + timedelta(seconds=n))
 
     def bulk(self, keys: Sequence[str], points: int, seed: int = 0, start: datetime = START) -> None:
-        """`points` points of each key, made as columns."""
+        """`points` points of each key, made as columns: one row group."""
         self.flush()
         count = len(keys) * points
         micro = np.tile(np.arange(points, dtype=np.int64) * 1_000_000, len(keys))
@@ -170,28 +171,29 @@ class RunExport:
     def artifact(self, path: str, entries: list[dict[str, Any]], where: str) -> None:
         self.file(path, json.dumps(entries).encode(), f"{where}/files_list.json", "artifact")
 
+    def roll(self) -> None:
+        """What is collected becomes a part file, and is no longer held."""
+        self.flush()
+        self._data.mkdir(parents=True, exist_ok=True)
+        path = self._data / f"{sanitized(self.run)}_part_{len(self.parts)}.parquet"
+        with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
+            for batch in self.batches:
+                writer.write_batch(batch)
+        self.parts.append(path)
+        self.batches = []
+
     def write(self, *, rows_per_part: int | None = None) -> list[Path]:
         """The part files; `rows_per_part` rolls over as the exporter does by size."""
         self.flush()
-        self._data.mkdir(parents=True, exist_ok=True)
-        parts: list[list[pa.RecordBatch]] = [[]]
-        for batch in self.batches:
-            for piece in (
-                [batch]
-                if rows_per_part is None
-                else [batch.slice(n, rows_per_part) for n in range(0, batch.num_rows, rows_per_part)]
-            ):
-                if rows_per_part is not None and sum(b.num_rows for b in parts[-1]) >= rows_per_part:
-                    parts.append([])
-                parts[-1].append(piece)
-        paths = []
-        for number, pieces in enumerate(parts):
-            path = self._data / f"{sanitized(self.run)}_part_{number}.parquet"
-            with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
-                for piece in pieces:
-                    writer.write_batch(piece)
-            paths.append(path)
-        return paths
+        collected, self.batches = self.batches, []
+        for batch in collected:
+            size = rows_per_part or batch.num_rows
+            for piece in (batch.slice(start, size) for start in range(0, batch.num_rows, size)):
+                if rows_per_part and sum(b.num_rows for b in self.batches) >= rows_per_part:
+                    self.roll()
+                self.batches.append(piece)
+        self.roll()
+        return self.parts
 
 
 def complete_run(root: Path, project: str = "ws/vision", run: str = "azure-fox", **sys: Any) -> RunExport:
