@@ -17,7 +17,7 @@ import ast
 import fnmatch
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,12 +41,73 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 _ORDERING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
+Keys = frozenset[str] | None
+"""Keys of a mapping; None is all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What of each run is looked at; a list of runs need not read the rest (`Source.listed`).
+
+    `fields` are names of `Run`; of its mappings `params`, `summary` and `tags` it names the keys.
+    """
+
+    fields: frozenset[str] = frozenset()
+    params: Keys = frozenset()
+    summary: Keys = frozenset()
+    tags: Keys = frozenset()
+
+    def __or__(self, other: Parts) -> Parts:
+        return Parts(
+            fields=self.fields | other.fields,
+            params=_both(self.params, other.params),
+            summary=_both(self.summary, other.summary),
+            tags=_both(self.tags, other.tags),
+        )
+
+    def of(self, run: Run) -> dict[str, Any]:
+        """These parts of a run. Equal for a run that was listed and for the run that was read whole."""
+        found = {name: getattr(run, name) for name in sorted(self.fields | {"id", "experiment", "status"})}
+        for name in ("params", "summary", "tags"):
+            mapping, keys = getattr(run, name), getattr(self, name)
+            found[name] = mapping if keys is None else {k: v for k, v in mapping.items() if k in keys}
+        return found
+
+
+EVERY_PART = Parts(
+    fields=frozenset(field.name for field in fields(Run)) - {"params", "summary", "tags"},
+    params=None,
+    summary=None,
+    tags=None,
+)
+
+
+def _both(a: Keys, b: Keys) -> Keys:
+    return None if a is None or b is None else a | b
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """A parsed expression. Adapters may read `tree` to push parts of it down to the platform."""
 
     text: str
     tree: ast.expr
+
+    @property
+    def parts(self) -> Parts:
+        """What it looks at."""
+        names: set[str] = set()
+        keys: dict[str, set[str]] = {name: set() for name in _MAPPINGS}
+        for node in ast.walk(self.tree):
+            match reference(node):
+                case (name, None):
+                    names.add(name)
+                case (name, key):
+                    keys[name].add(key)
+        return Parts(
+            fields=frozenset(names - {"experiment"}),
+            **{_MAPPINGS[name]: frozenset(found) for name, found in keys.items()},
+        )
 
     def __call__(self, run: Run, experiment: str = "") -> bool:
         """Whether the run passes. `experiment` is the name behind the word `experiment`."""
@@ -64,6 +125,31 @@ def parse(text: str) -> Filter:
         ) from error
     _check(tree, text)
     return Filter(text, tree)
+
+
+def reference(node: ast.AST) -> tuple[str, str | None] | None:
+    """The name that a node of a `Filter.tree` reads, with the key of a mapping: `("params", "lr")`."""
+    match node:
+        case ast.Attribute(value=ast.Name(id=name), attr=key) if name in _MAPPINGS:
+            return name, key
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key)) if (
+            name in _MAPPINGS
+        ):
+            return name, key
+        case ast.Name(id=name) if name in _FIELDS or name in ("status", "experiment"):
+            return name, None
+    return None
+
+
+def compare(op: ast.cmpop, a: Any, b: Any) -> bool:
+    """Whether `a op b` holds between two values, by the rules of the language."""
+    a, b = _alike(a, b)
+    if isinstance(op, _ORDERING) and (a is None or b is None):
+        return False
+    try:
+        return _COMPARE[type(op)](a, b)
+    except TypeError:
+        return False  # values of different types have no order; == and != never raise
 
 
 def _refuse(node: ast.AST, text: str) -> ConfigError:
@@ -115,7 +201,7 @@ def _value(node: ast.AST, run: Run, experiment: str) -> Any:
             return -_value(operand, run, experiment)
         case ast.Compare(left=left, ops=ops, comparators=rest):
             values = [_value(part, run, experiment) for part in (left, *rest)]
-            return all(_compare(op, a, b) for op, a, b in zip(ops, values, values[1:], strict=False))
+            return all(compare(op, a, b) for op, a, b in zip(ops, values, values[1:], strict=False))
         case ast.Name(id="status"):
             return run.status.value
         case ast.Name(id="experiment"):
@@ -138,16 +224,6 @@ def _value(node: ast.AST, run: Run, experiment: str) -> Any:
 def _mapping(run: Run, name: str) -> Mapping[str, Any]:
     mapping: Mapping[str, Any] = getattr(run, _MAPPINGS[name])
     return mapping
-
-
-def _compare(op: ast.cmpop, a: Any, b: Any) -> bool:
-    a, b = _alike(a, b)
-    if isinstance(op, _ORDERING) and (a is None or b is None):
-        return False
-    try:
-        return _COMPARE[type(op)](a, b)
-    except TypeError:
-        return False  # values of different types have no order; == and != never raise
 
 
 def _alike(a: Any, b: Any) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ For `insight` and `cards`, which only read. Copied runs are given back as they w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ import pyarrow as pa
 from . import filters, locations
 from .adapters.base import Source
 from .adapters.batches import with_steps
-from .adapters.restored import restored
+from .adapters.restored import Restored, restored
 from .errors import LocationError
-from .filters import Filter
+from .filters import Filter, Parts
 from .model import Experiment, ModelVersion, RegisteredModel, Run
 
 Floats = npt.NDArray[np.float64]
@@ -35,29 +35,50 @@ def select(
     where: str | Filter | None = None,
     experiments: Sequence[str] = (),
     deleted: bool = False,
+    parts: Parts | None = None,
 ) -> Iterator[tuple[Experiment, Run]]:
     """Runs with their experiment, in the source's order.
 
     `experiments` are names or ids; one that does not exist raises `LocationError`.
-    Deleted runs and experiments are left out unless `deleted`.
+    Deleted runs and experiments are left out unless `deleted`. With `parts`, no more than these of
+    a run need to be true, and a run may be given to no method of the source.
     """
     test = filters.parse(where) if isinstance(where, str) else where
-    missing = set(experiments)
+    if parts is not None and test is not None:
+        parts |= test.parts
+    original = source.experiment_of if isinstance(source, Restored) else None
+    missing, known = set(experiments), []
     for experiment in source.experiments():
         names = {experiment.id, experiment.name}
+        known.append(experiment.name)
         if experiments and not names & set(experiments):
             continue
         missing -= names
         if experiment.deleted and not deleted:
             continue
-        for run in source.runs(experiment, test):
-            if (deleted or not run.deleted) and (test is None or test(run, experiment.name)):
+        listed = source.runs(experiment, test) if parts is None else source.listed(experiment, test, parts)
+        for run in listed:
+            if run.deleted and not deleted:
+                continue
+            if test is None or test(run, (original(run, experiment) if original else experiment).name):
                 yield experiment, run
     if missing:
+        wanted = sorted(missing)[0]
         raise LocationError(
-            f"no experiment {sorted(missing)[0]!r} in {source.location}",
-            hint="list them with: outgrow runs LOCATION --columns experiment",
+            f"no experiment {wanted!r} in {source.location}", hint=suggestion(wanted, known, "experiments")
         )
+
+
+def suggestion(word: str, known: Iterable[str], what: str) -> str:
+    """A hint for a word that is not known: those that look like it, else some of those there are."""
+    names = sorted(set(known))
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=3)
+    # `accuracy` is meant as `eval/accuracy`, which is too long to be a close match.
+    close += [name for name in lower if word.lower() in name and name not in close][:3]
+    if close:
+        return "did you mean " + " or ".join(lower[name] for name in close[:3]) + "?"
+    return f"{what} there: " + (", ".join(names[:20]) + (" …" if len(names) > 20 else "") or "none")
 
 
 def split_reference(text: str) -> tuple[str, str]:
@@ -75,23 +96,22 @@ def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
 
     Raises `LocationError` where there is none or more than one.
     """
-    by_id = filters.parse(f"id == {reference!r}")
-    for found in select(source, where=by_id, deleted=True):
+    for found in select(source, where=_is(reference), deleted=True):
         return found
-    named: list[tuple[Experiment, Run]] = []
-    begun: list[tuple[Experiment, Run]] = []
+    named: list[str] = []
+    begun: list[str] = []
     names: set[str] = set()
-    for experiment, run in select(source, deleted=True):
+    for _, run in select(source, deleted=True, parts=Parts(fields=frozenset({"name", "origin"}))):
         names.add(run.name or run.id)
         if run.name == reference or (run.origin and run.origin.run_id == reference):
-            named.append((experiment, run))
+            named.append(run.id)
         elif len(reference) >= 8 and run.id.startswith(reference):
-            begun.append((experiment, run))
+            begun.append(run.id)
     matches = named or begun
     if len(matches) == 1:
-        return matches[0]
+        return next(select(source, where=_is(matches[0]), deleted=True))
     if matches:
-        listed = ", ".join(run.id for _, run in matches[:5])
+        listed = ", ".join(matches[:5])
         raise LocationError(
             f"{len(matches)} runs are named {reference!r} in {source.location}",
             hint=f"use an id: {listed}" + (" …" if len(matches) > 5 else ""),
@@ -101,8 +121,12 @@ def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
         f"no run {reference!r} in {source.location}",
         hint=("did you mean " + " or ".join(close) + "?")
         if close
-        else "list them with: outgrow runs LOCATION",
+        else f"list them with: outgrow runs {source.location}",
     )
+
+
+def _is(run_id: str) -> Filter:
+    return filters.parse(f"id == {run_id!r}")
 
 
 def resolve_model(

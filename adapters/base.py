@@ -36,7 +36,7 @@ from ..model import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..filters import Filter
+    from ..filters import Filter, Parts
     from ..locations import Location
 
 ORIGIN_FOLDER = "outgrow"
@@ -245,6 +245,17 @@ class Source(_Closing, ABC):
 
         `where` may be pushed down as far as the platform can; the caller filters again.
         """
+
+    def listed(self, experiment: Experiment, where: Filter | None, parts: Parts) -> Iterator[Run]:
+        """The experiment's runs for a list: of each, only `parts` need to be as `runs` gives them.
+
+        A fast path for platforms that can read a part of many runs at once; the order is that of
+        `runs`. `parts` holds what `where` looks at, which may be pushed down; the caller filters
+        again. A run with an origin record (`Origin.recorded`) comes whole and whatever `where`
+        says, since only that record knows what it was. Unless `parts` is `filters.EVERY_PART`, a run
+        of a list may be given to no other method: read it whole first.
+        """
+        return self.runs(experiment)
 
     @abstractmethod
     def points(self, run: Run) -> Iterator[pa.RecordBatch]:

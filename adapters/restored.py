@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import Corrupt, OutgrowError, Transient, Vanished
+from ..filters import EVERY_PART
 from ..model import Artifact, ArtifactUse, EvaluationDataset, Experiment, File, RegisteredModel, Run, Trace
 from . import batches
 from .base import RunStats, Source
@@ -41,7 +42,7 @@ from .replay import Replay
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..filters import Filter
+    from ..filters import Filter, Parts
 
 _CACHED_RECORDS = 512
 _READERS = 6
@@ -118,20 +119,25 @@ class Restored(Source):
         return self._experiments.get(run.experiment, listed)
 
     def runs(self, experiment: Experiment, where: Filter | None = None) -> Iterator[Run]:
-        """The runs, restored. A filter sees the restored runs, so none of it is pushed down.
+        """The runs, restored. A filter sees the restored runs: it is pushed down only for those recorded here.
 
         A run whose origin record is damaged is listed as it is; reading it raises the error.
         """
-        for run in self._restored(experiment):
+        source = self.source
+        listed = source.listed(experiment, where, EVERY_PART) if where else source.runs(experiment)
+        for run in self._restored(listed, experiment):
             if where is None or where(run, self.experiment_of(run, experiment).name):
                 yield run
 
-    def _restored(self, experiment: Experiment) -> Iterator[Run]:
+    def listed(self, experiment: Experiment, where: Filter | None, parts: Parts) -> Iterator[Run]:
+        return self._restored(self.source.listed(experiment, where, parts), experiment)
+
+    def _restored(self, listed: Iterator[Run], experiment: Experiment) -> Iterator[Run]:
         """The runs in order; a few origin records are read at once."""
         ahead: deque[Future[Run]] = deque()
         try:
-            for raw in self.source.runs(experiment):
-                if raw.origin is None and not ahead:
+            for raw in listed:
+                if not ahead and (raw.origin is None or not raw.origin.recorded):
                     yield raw
                     continue
                 ahead.append(self._readers.submit(self.restore, raw, experiment))

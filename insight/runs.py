@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 from ..adapters.base import Source
 from ..adapters.fit import text_of
 from ..errors import ConfigError
+from ..filters import Keys, Parts
 from ..model import Experiment, Run
 from ..reading import number, open_location, select
 
@@ -28,6 +31,10 @@ FACTS = (
     "labels",
 )
 _GROUPS = {"params": "params", "metrics": "summary", "tags": "tags"}
+_FIELDS_OF = {
+    "experiment": frozenset[str](),
+    "seconds": frozenset({"started_at", "ended_at", "duration"}),
+}
 
 
 def runs(
@@ -47,46 +54,66 @@ def runs(
     Raises `ConfigError` for an unknown column.
     """
     source = open_location(location)
-    found = list(select(source, where=where, experiments=experiments, deleted=deleted))
-    wanted = _expand(columns, found)
+    names = list(columns) if columns is not None else [*FACTS, "params.*", "metrics.*", "tags.*"]
+    parts = Parts()
+    for name in (*names, *(name.removeprefix("-") for name in sort)):
+        parts |= _parts_of(name)
+    found = list(select(source, where=where, experiments=experiments, deleted=deleted, parts=parts))
+    wanted = _expand(names, found)
     for name in reversed(sort):
         found = _sorted(found, name)
     if limit is not None:
         found = found[:limit]
-    return pa.table({name: column(value_of(e, r, name) for e, r in found) for name in wanted})
+    values = {name: list(map(_reader(name), found)) for name in wanted}
+    return pa.table({name: column(read) for name, read in values.items()})
 
 
-def value_of(experiment: Experiment, run: Run, name: str) -> Any:
-    """The value of one column for one run; None where the run has none."""
+def _reader(name: str) -> Callable[[tuple[Experiment, Run]], Any]:
+    """What gives the value of a column for one run; None where the run has none."""
     match name:
         case "experiment":
-            return experiment.name
+            return lambda pair: pair[0].name
         case "status":
-            return run.status.value
+            return lambda pair: pair[1].status.value
         case "seconds":
-            if run.started_at and run.ended_at:
-                return (run.ended_at - run.started_at).total_seconds()
-            return run.duration
+            return lambda pair: _seconds(pair[1])
         case "labels":
-            return ", ".join(run.labels) or None
+            return lambda pair: ", ".join(pair[1].labels) or None
     group, dot, key = name.partition(".")
     if dot and group in _GROUPS:
-        return getattr(run, _GROUPS[group]).get(key)
+        mapping = operator.attrgetter(_GROUPS[group])
+        return lambda pair: mapping(pair[1]).get(key)
+    field = operator.attrgetter(name)
+    return lambda pair: field(pair[1])
+
+
+def _seconds(run: Run) -> float | None:
+    if run.started_at and run.ended_at:
+        return (run.ended_at - run.started_at).total_seconds()
+    return run.duration
+
+
+def _parts_of(name: str) -> Parts:
+    """What of a run a column shows. Raises `ConfigError` for a column that there is not."""
+    group, dot, key = name.partition(".")
+    if dot and group in _GROUPS:
+        parts: dict[str, Keys] = {_GROUPS[group]: None if key == "*" else frozenset({key})}
+        return Parts(**parts)  # type: ignore[arg-type]
     if name not in FACTS:
+        close = difflib.get_close_matches(name, FACTS, n=2)
+        hint = f"did you mean {' or '.join(close)}? Or write" if close else f"columns: {', '.join(FACTS)};"
         raise ConfigError(
-            f"unknown column {name!r}",
-            hint=f"columns: {', '.join(FACTS)}, params.KEY, metrics.KEY, tags.KEY, params.*, metrics.*, tags.*",
+            f"unknown column {name!r}", hint=f"{hint} params.KEY, metrics.KEY, tags.KEY, or metrics.* for all"
         )
-    return getattr(run, name)
+    return Parts(fields=_FIELDS_OF.get(name, frozenset({name})))
 
 
-def _expand(columns: Sequence[str] | None, found: Sequence[tuple[Experiment, Run]]) -> list[str]:
-    wanted = list(columns) if columns is not None else [*FACTS, "params.*", "metrics.*", "tags.*"]
+def _expand(wanted: Sequence[str], found: Sequence[tuple[Experiment, Run]]) -> list[str]:
     result: dict[str, None] = {}
     for name in wanted:
         group, _, key = name.partition(".")
         if key == "*" and group in _GROUPS:
-            keys = sorted({k for _, run in found for k in getattr(run, _GROUPS[group])})
+            keys = sorted(set[str]().union(*(getattr(run, _GROUPS[group]) for _, run in found)))
             result.update(dict.fromkeys(f"{group}.{k}" for k in keys))
         else:
             result[name] = None
@@ -95,7 +122,8 @@ def _expand(columns: Sequence[str] | None, found: Sequence[tuple[Experiment, Run
 
 def _sorted(found: list[tuple[Experiment, Run]], name: str) -> list[tuple[Experiment, Run]]:
     descending, name = name.startswith("-"), name.removeprefix("-")
-    keyed = [(value_of(e, r, name), (e, r)) for e, r in found]
+    read = _reader(name)
+    keyed = [(read(pair), pair) for pair in found]
     present = [
         (v, pair) for v, pair in keyed if v is not None and not (isinstance(v, float) and math.isnan(v))
     ]
@@ -111,16 +139,17 @@ def _sorted(found: list[tuple[Experiment, Run]], name: str) -> list[tuple[Experi
     return [present[i][1] for i in order] + absent
 
 
-def column(values: Iterable[Any]) -> pa.Array:
+def column(values: Sequence[Any]) -> pa.Array:
     """An Arrow column of the narrowest common type: bool, int, float, time, or else text."""
-    data = list(values)
-    kinds = {type(v) for v in data if v is not None}
+    kinds = set(map(type, values)) - {type(None)}
     if kinds <= {bool}:
-        return pa.array(data, pa.bool_() if kinds else pa.string())
-    if kinds <= {int} and all(v is None or -(2**63) <= v < 2**63 for v in data):
-        return pa.array(data, pa.int64())
+        return pa.array(values, pa.bool_() if kinds else pa.string())
+    if kinds == {str}:
+        return pa.array(values, pa.string())
+    if kinds <= {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
+        return pa.array(values, pa.int64())
     if kinds <= {int, float}:
-        return pa.array([None if v is None else float(v) for v in data], pa.float64(), from_pandas=False)
+        return pa.array([None if v is None else float(v) for v in values], pa.float64(), from_pandas=False)
     if kinds <= {datetime}:
-        return pa.array(data, pa.timestamp("us", tz="UTC"))
-    return pa.array([None if v is None else text_of(v) for v in data], pa.string())
+        return pa.array(values, pa.timestamp("us", tz="UTC"))
+    return pa.array([None if v is None else text_of(v) for v in values], pa.string())

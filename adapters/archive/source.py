@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from ...errors import Corrupt, Vanished
-from ...filters import Filter
+from ...filters import Filter, Parts
 from ...locations import Location
 from ...model import (
     Artifact,
@@ -85,6 +85,11 @@ class ArchiveSource(Source):
         for record in self._index.run_records(experiment.id):
             run = load(record, Run, f"a run of {self.location}")
             if where is None or where(run, experiment.name):
+                yield run
+
+    def listed(self, experiment: Experiment, where: Filter | None, parts: Parts) -> Iterator[Run]:
+        for run in self.runs(experiment):
+            if where is None or (run.origin and run.origin.recorded) or where(run, experiment.name):
                 yield run
 
     def _place(self, run: Run) -> RunPlace:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from ...filters import Keys, Parts
 from ...model import (
     ArtifactUse,
     DatasetUse,
@@ -27,7 +28,7 @@ from ...model import (
     Value,
 )
 from ..base import MARK_KEY, ORIGIN_KEY, RESERVED
-from .structured import code_of, code_tags, environment_of, environment_tags
+from .structured import CODE, CODE_TAGS, ENVIRONMENT, code_of, code_tags, environment_of, environment_tags
 
 PLATFORM = "mlflow"
 NATIVE = "mlflow."
@@ -50,6 +51,17 @@ UNSTARTED = "outgrow.unstarted"
 """The run had no start time; MLflow insists on one."""
 ESCAPED = "outgrow.tag."
 _FIELD_TAGS = {"group": "outgrow.group", "job_type": "outgrow.job_type", "sweep": "outgrow.sweep"}
+_FIELD_KEYS: dict[str, Iterable[str]] = {
+    **{field: (tag,) for field, tag in _FIELD_TAGS.items()},
+    "name": (UNNAMED,),
+    "started_at": (UNSTARTED,),
+    "description": (NOTE,),
+    "parent": (PARENT,),
+    "labels": (LABELS,),
+    "code": (*CODE_TAGS.values(), CODE),
+    "environment": (ENVIRONMENT,),
+}
+"""Field of a run → the tags that it is made from."""
 
 _STATUS = {
     "RUNNING": Status.RUNNING,
@@ -276,6 +288,19 @@ def _without_run_id(text: str) -> str:
     )
 
 
+def tag_keys(parts: Parts) -> Keys:
+    """The tags that `run_record` needs for these parts of a run; None for all of them.
+
+    Without the tags that only repeat a column (`RUN_NAME`, `USER`), and the further pieces of a
+    long environment.
+    """
+    if parts.tags is None or "extra" in parts.fields:
+        return None
+    keys = {key for key in parts.tags if not key.startswith((NATIVE, RESERVED))}
+    keys |= {ESCAPED + key for key in parts.tags}
+    return frozenset(keys.union(*(_FIELD_KEYS.get(name, ()) for name in parts.fields)))
+
+
 # --- tags ---------------------------------------------------------------------------------------
 
 
@@ -336,8 +361,10 @@ def mark_of(tags: Mapping[str, str | None]) -> str | None:
 
 
 def labels_of(tags: Mapping[str, str | None]) -> list[str]:
+    if not tags.get(LABELS):
+        return []
     try:
-        labels = json.loads(tags.get(LABELS) or "[]")
+        labels = json.loads(tags[LABELS] or "[]")
     except ValueError:
         return []
     return [str(label) for label in labels] if isinstance(labels, list) else []

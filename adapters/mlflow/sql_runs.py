@@ -7,13 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...model import DatasetUse, Experiment, Run
-from ..base import RunStats
-from .assets import NativeDataset, dataset_uses
-from .records import LARGEST, PLATFORM, experiment_record, metric_value, run_record
-from .sql_database import Database
+import numpy as np
+import pyarrow as pa
 
-Grouped = dict[str, list[tuple[Any, ...]]]
+from ...filters import EVERY_PART, Filter, Keys, Parts
+from ...model import DatasetUse, Experiment, Run
+from ..base import ORIGIN_KEY, RunStats
+from .assets import NativeDataset, dataset_uses
+from .capabilities import TAG_VALUE_LENGTH
+from .records import LARGEST, PLATFORM, RUN_NAME, USER, experiment_record, run_record, tag_keys
+from .sql_database import Database
+from .sql_filters import Condition
+from .structured import ENVIRONMENT
+
+Row = tuple[Any, ...]
+Grouped = dict[str, list[Row]]
 
 
 def grouped(database: Database, sql: str, ids: Sequence[str]) -> Grouped:
@@ -61,35 +69,50 @@ def run_ids(database: Database, experiment: int) -> list[str]:
     ]
 
 
+_ROW = (
+    "run_uuid, experiment_id, name, status, start_time, end_time, user_id, lifecycle_stage, "
+    "artifact_uri, deleted_time"
+)
+
+
 def runs(database: Database, ids: Sequence[str]) -> Iterator[Run]:
     """The runs of these ids that are still there, in that order."""
-    rows = {
-        row[0]: row
-        for row in database.tuples(
-            "SELECT run_uuid, experiment_id, name, status, start_time, end_time, user_id, lifecycle_stage, "
-            f"artifact_uri, deleted_time FROM runs WHERE {database.among('run_uuid', '$1')}",
-            (database.listed(ids),),
-        )
-    }
-    of_run = database.among("run_uuid", "$1")
-    params = grouped(database, f"SELECT run_uuid, key, value FROM params WHERE {of_run}", ids)
-    tags = grouped(database, f"SELECT run_uuid, key, value FROM tags WHERE {of_run}", ids)
-    metrics = grouped(
-        database, f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE {of_run}", ids
+    sql = f"SELECT {_ROW} FROM runs WHERE {database.among('run_uuid', '$1')}"
+    rows = {row[0]: row for row in database.tuples(sql, (database.listed(ids),))}
+    yield from _built(database, [rows[id] for id in ids if id in rows], EVERY_PART)
+
+
+def listed(
+    database: Database, experiment: Experiment, where: Filter | None, parts: Parts, page: int
+) -> Iterator[list[Run]]:
+    """Lists of at most `page` runs, in the order of `run_ids`. See `Source.listed`."""
+    condition = Condition(where, experiment.name, first=2) if where else None
+    passes = f"(({condition.sql}) OR {_COPIED})" if condition and condition.sql else "1 = 1"
+    rows = database.tuples(
+        f"SELECT {_ROW}, {_COPIED} FROM runs WHERE experiment_id = $1 AND {passes} ORDER BY start_time, run_uuid",
+        (int(experiment.id), *(condition.parameters if condition and condition.sql else ())),
     )
-    datasets = _datasets(database, ids)
-    models = grouped(
-        database,
-        "SELECT source_id, source_type, destination_id, step FROM inputs "
-        f"WHERE {database.among('source_id', '$1')} AND ("
-        "(source_type = 'RUN_INPUT' AND destination_type = 'MODEL_INPUT') OR "
-        f"(source_type = 'RUN_OUTPUT' AND destination_type = 'MODEL_OUTPUT')) ORDER BY {database.written('inputs')}",
-        ids,
-    )
-    for id in ids:
-        if id not in rows:
-            continue
-        _, experiment, name, status, start, end, user, stage, artifact_uri, deleted = rows[id]
+    for start in range(0, len(rows), page):
+        of_page = rows[start : start + page]
+        found = {run.id: run for run in _built(database, [row[:-1] for row in of_page if not row[-1]], parts)}
+        copies = [row[:-1] for row in of_page if row[-1]]
+        found |= {run.id: run for run in _built(database, copies, EVERY_PART)}
+        yield [found[row[0]] for row in of_page]
+
+
+_COPIED = f"(run_uuid IN (SELECT run_uuid FROM tags WHERE key = '{ORIGIN_KEY}'))"
+
+
+def _built(database: Database, rows: Sequence[Row], parts: Parts) -> Iterator[Run]:
+    if not rows:
+        return
+    ids = [row[0] for row in rows]
+    params = _mappings(database, "params", "value", ids, parts.params)
+    tags = _tags(database, rows, parts)
+    metrics = _mappings(database, "latest_metrics", "value, is_nan", ids, parts.summary)
+    datasets = _datasets(database, ids) if "datasets" in parts.fields else {}
+    models = _models(database, ids) if "artifacts" in parts.fields else {}
+    for id, experiment, name, status, start, end, user, stage, artifact_uri, deleted in rows:
         run = run_record(
             id=id,
             experiment=str(experiment),
@@ -100,11 +123,9 @@ def runs(database: Database, ids: Sequence[str]) -> Iterator[Run]:
             user=user,
             lifecycle_stage=stage,
             artifact_uri=artifact_uri,
-            params=dict(params.get(id, ())),
-            tags=dict(tags.get(id, ())),
-            metrics={
-                key: metric_value(float(value), bool(is_nan)) for key, value, is_nan in metrics.get(id, ())
-            },
+            params=params.get(id, {}),
+            tags=tags.get(id, {}),
+            metrics=metrics.get(id, {}),
             datasets=datasets.get(id, ()),
             model_inputs=[model for kind, model, _ in models.get(id, ()) if kind == "RUN_INPUT"],
             model_outputs=[
@@ -114,6 +135,76 @@ def runs(database: Database, ids: Sequence[str]) -> Iterator[Run]:
         if deleted is not None:  # only the database tells
             run = replace(run, extra={PLATFORM: run.extra.get(PLATFORM, {}) | {"deleted_time": deleted}})
         yield run
+
+
+def _models(database: Database, ids: Sequence[str]) -> Grouped:
+    return grouped(
+        database,
+        "SELECT source_id, source_type, destination_id, step FROM inputs "
+        f"WHERE {database.among('source_id', '$1')} AND ("
+        "(source_type = 'RUN_INPUT' AND destination_type = 'MODEL_INPUT') OR "
+        f"(source_type = 'RUN_OUTPUT' AND destination_type = 'MODEL_OUTPUT')) ORDER BY {database.written('inputs')}",
+        ids,
+    )
+
+
+def _tags(database: Database, rows: Sequence[Row], parts: Parts) -> dict[str, dict[str, Any]]:
+    """The tags behind these parts of the runs."""
+    ids = [row[0] for row in rows]
+    keys = tag_keys(parts)
+    found = _mappings(database, "tags", "value", ids, keys)
+    if keys is None:
+        return found
+    more: dict[str, list[str]] = {
+        RUN_NAME: [row[0] for row in rows if "name" in parts.fields and not row[2]],
+        USER: [row[0] for row in rows if "user" in parts.fields and not row[6]],
+    }
+    for key, some in more.items():
+        for id, tags in _mappings(database, "tags", "value", some, frozenset({key})).items():
+            found.setdefault(id, {}).update(tags)
+    # A long environment goes on in further tags, of a number that only they tell.
+    long = [id for id, tags in found.items() if len(tags.get(ENVIRONMENT) or "") >= TAG_VALUE_LENGTH]
+    return found | _mappings(database, "tags", "value", long, None)
+
+
+def _mappings(
+    database: Database, table: str, columns: str, ids: Sequence[str], keys: Keys
+) -> dict[str, dict[str, Any]]:
+    """Run id → key → value, out of a table of keys and values. `keys`: None for all."""
+    if not ids or (keys is not None and not keys):
+        return {}
+    condition, parameters = database.among("run_uuid", "$1"), [database.listed(ids)]
+    if keys is not None:
+        condition += f" AND {database.among('key', '$2')}"
+        parameters.append(database.listed(sorted(keys)))
+    rows = database.table(
+        f"SELECT run_uuid, key, {columns} FROM {table} WHERE {condition} ORDER BY run_uuid", parameters
+    )
+    if not rows.num_rows:
+        return {}
+    runs, words = (_encoded(rows.column(i)) for i in (0, 1))
+    names = words.dictionary.to_pylist()
+    every_key = [names[i] for i in words.indices.to_pylist()]  # equal keys are one object
+    values = _metric_values(rows) if "is_nan" in columns else rows.column(2).to_pylist()
+    ends = [*np.flatnonzero(np.diff(runs.indices.to_numpy())).tolist(), rows.num_rows - 1]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    owners = runs.dictionary.to_pylist()
+    return {
+        owner: dict(zip(every_key[start : end + 1], values[start : end + 1], strict=True))
+        for owner, start, end in zip(owners, starts, ends, strict=True)
+    }
+
+
+def _metric_values(rows: pa.Table) -> list[float]:
+    """As `records.metric_value`."""
+    values = rows.column(2).to_numpy().astype(np.float64)
+    is_nan = rows.column(3).to_numpy().astype(bool)
+    values = np.where(np.abs(values) >= LARGEST, np.copysign(np.inf, values), values)
+    return list(np.where(is_nan, np.nan, values).tolist())
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    return column.combine_chunks().dictionary_encode()
 
 
 def _datasets(database: Database, ids: Sequence[str]) -> dict[str, list[DatasetUse]]:

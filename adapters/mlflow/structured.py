@@ -43,12 +43,13 @@ def code_of(native: dict[str, str], tags: Mapping[str, str | None]) -> CodeVersi
     if (word := native.get(CODE_TAGS["dirty"], "").lower()) in ("true", "false"):
         found["dirty"] = word == "true"
         del native[CODE_TAGS["dirty"]]
-    try:
-        ours = json.loads(tags.get(CODE) or "{}")
-    except ValueError:
-        ours = {}
-    names = {f.name for f in fields(CodeVersion)}
-    found |= {k: v for k, v in ours.items() if k in names} if isinstance(ours, dict) else {}
+    if tags.get(CODE):
+        try:
+            ours = json.loads(tags[CODE] or "{}")
+        except ValueError:
+            ours = {}
+        names = {f.name for f in fields(CodeVersion)}
+        found |= {k: v for k, v in ours.items() if k in names} if isinstance(ours, dict) else {}
     return CodeVersion(**found) if found else None
 
 
