@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from ..errors import PolicyViolation
 from ..model import Artifact, CodeVersion, DatasetUse, Environment, File, Status, Value, to_builtins
 from . import values
+from .ending import Ending, ending
 from .journal import Journal
 from .records import Change, Dataset, Finish, Histogram, Made, Params, Stored, Tags, Text
 from .warning import DeliveryWarning, JournalWarning, warn
@@ -51,6 +52,8 @@ class Run:
         self._code: CodeVersion | None = None
         self._lock = threading.Lock()
         self._finished = False
+        self._if_left: Ending = "finished"
+        """Its status where the program ends without an error, and without `finish`."""
         self._sampler: Sampler | None = None
         self._pid = os.getpid()
         _alive.add(self)
@@ -290,7 +293,7 @@ class Run:
 
     def finish(
         self,
-        status: Literal["finished", "failed", "killed"] = "finished",
+        status: Ending = "finished",
         *,
         timeout: float | None = None,
         exit_code: int | None = None,
@@ -344,16 +347,14 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._finished:
-            return
-        left = kind is not None and issubclass(kind, SystemExit) and not getattr(error, "code", 1)
-        if kind is None or left:
-            self.finish()
-        elif issubclass(kind, KeyboardInterrupt):
-            self.finish("killed")
-        else:
-            self.log_text("console/exception", f"{kind.__name__}: {error}")
-            self.finish("failed", exit_code=1)
+        if not self._finished:
+            self._end_with(error)
+
+    def _end_with(self, error: BaseException | None, *, timeout: float | None = None) -> None:
+        status = ending(error)
+        if status == "failed" and error is not None:
+            self.log_text("console/exception", f"{type(error).__name__}: {error}")
+        self.finish(status, timeout=timeout, exit_code=1 if status == "failed" else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Sent to another process of this machine, it logs to the same run, and never ends it."""

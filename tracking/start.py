@@ -20,7 +20,8 @@ from ..errors import PolicyViolation
 from ..model import Run as RunRecord
 from ..model import to_builtins
 from ..policy import example_name
-from . import journal, values
+from . import journal, ranks, values
+from .ending import ending
 from .fold import Fold, News
 from .journal import Journal
 from .policing import check_start
@@ -70,7 +71,10 @@ def start_run(
     if name is None and settings.policy is not None and settings.policy.name is not None:
         name = example_name(settings.policy.name, given_tags, run_id[-8:])
     check_start(settings.policy, name, given_tags)
-    if not _logs(settings):
+    shared = settings.tracking.ranks == "all"
+    if shared and ranks.local_rank():
+        return _joined(ranks.join(settings, name), capture)
+    if not shared and ranks.rank():
         return Run(run_id, name, None, settings)
 
     folder, settings = _folder(settings, run_id)
@@ -106,11 +110,24 @@ def start_run(
         run.log_seeds(**run._seeds)
     _keep_context(run, record, diff)
     ensure_delivery(settings)
-    if capture and settings.tracking.system_interval > 0:
+    if shared:
+        ranks.announce(settings, run_id)
+    if capture:
+        _sample(run)
+    return run
+
+
+def _sample(run: Run, prefix: str = "") -> None:
+    interval = run._config.tracking.system_interval
+    if interval > 0 and run._journal is not None:
         from .capture.system import Sampler
 
-        assert run._journal is not None
-        run._sampler = Sampler(run._journal.append, settings.tracking.system_interval)
+        run._sampler = Sampler(run._journal.append, interval, prefix)
+
+
+def _joined(run: Run, capture: bool) -> Run:
+    if capture and isinstance(run, ranks.RankRun):
+        _sample(run, run.prefix)
     return run
 
 
@@ -141,16 +158,6 @@ def _check_id(given: str) -> str:
     if not given.replace("-", "").replace("_", "").isalnum() or not given.isascii() or len(given) > 100:
         raise ValueError(f"a run id has up to 100 letters, digits, - and _, unlike {given!r}")
     return given
-
-
-def _logs(settings: Config) -> bool:
-    """Whether this process of a distributed training is one that logs."""
-    if settings.tracking.ranks == "all":
-        return True
-    rank = next(
-        (os.environ[v] for v in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK") if v in os.environ), "0"
-    )
-    return rank.strip() in ("", "0")
 
 
 def _folder(settings: Config, run_id: str) -> tuple[Path, Config]:
@@ -227,10 +234,10 @@ def _keep_context(run: Run, record: RunRecord, diff: str | None) -> None:
 
 @atexit.register
 def _at_exit() -> None:
-    """End what was left open: as failed where an exception ended the program."""
-    failed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    """End what was left open: as the exception says that ended the program, if one did."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     for run in [*reversed(_open)]:
         try:
-            run.finish("failed" if failed is not None else "finished")
+            run.finish(run._if_left if error is None else ending(error))
         except PolicyViolation as violation:
             print(f"outgrow: {violation}", file=sys.stderr)

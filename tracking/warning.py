@@ -21,6 +21,10 @@ class PolicyWarning(UserWarning):
     """A run breaks a rule whose level is `warn`."""
 
 
+class IntegrationWarning(UserWarning):
+    """A framework's logger or callback could not log something; training goes on."""
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the first line outside this package."""
     level, frame = 1, sys._getframe()

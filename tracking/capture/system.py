@@ -13,12 +13,17 @@ class Sampler:
     """A daemon thread that samples this process and its machine, at once and then on the interval."""
 
     def __init__(
-        self, append: Callable[[tuple[str, int, int, dict[str, float]]], None], interval: float
+        self,
+        append: Callable[[tuple[str, int, int, dict[str, float]]], None],
+        interval: float,
+        prefix: str = "",
     ) -> None:
+        """`prefix`: of the keys of a process beside the one that samples the machine."""
         import psutil
 
         self._append = append
         self._interval = interval
+        self._prefix = prefix
         self._process = psutil.Process()
         self._psutil = psutil
         self._stopped = threading.Event()
@@ -36,10 +41,13 @@ class Sampler:
     def sample(self) -> dict[str, float]:
         """Percent of one CPU for the process, of all for the machine; the rest in bytes."""
         psutil = self._psutil
-        values = {"system/cpu.percent": float(psutil.cpu_percent())}
+        values: dict[str, float] = {}
         try:
-            values["system/process.cpu.percent"] = float(self._process.cpu_percent())
-            values["system/process.memory_bytes"] = float(self._process.memory_info().rss)
+            values[f"{self._prefix}system/process.cpu.percent"] = float(self._process.cpu_percent())
+            values[f"{self._prefix}system/process.memory_bytes"] = float(self._process.memory_info().rss)
+            if self._prefix:
+                return values
+            values["system/cpu.percent"] = float(psutil.cpu_percent())
             values["system/memory.percent"] = float(psutil.virtual_memory().percent)
             if (disk := psutil.disk_io_counters()) is not None:
                 values["system/disk.read_bytes"] = float(disk.read_bytes)

@@ -6,13 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .accelerate import AccelerateTracker
+    from .keras import KerasCallback
+    from .lightning import LightningLogger
     from .optuna import optuna_callback
+    from .transformers import TransformersCallback
 
 _HOMES = {
+    "AccelerateTracker": "accelerate",
+    "KerasCallback": "keras",
+    "LightningLogger": "lightning",
+    "TransformersCallback": "transformers",
     "optuna_callback": "optuna",
 }
 
-__all__ = ["optuna_callback"]
+__all__ = ["AccelerateTracker", "KerasCallback", "LightningLogger", "TransformersCallback", "optuna_callback"]
 
 
 def __getattr__(name: str) -> Any:
