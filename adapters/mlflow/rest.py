@@ -15,14 +15,19 @@ from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 RETRIES = 1
-"""A connection that the server closed while it was idle is opened again."""
+"""Of a call that only reads: a connection that the server closed while it was idle is opened again.
+
+A call that writes is never repeated here: its answer may have been lost after it was carried out,
+and only who looks first what is there (`Sink.find`…) does not make a run or a model twice.
+"""
 
 
 def _call(creds: Any, endpoint: str, method: str, body: str | None, answer: Any, headers: Any = None) -> Any:
     """`mlflow.utils.rest_utils.call_endpoint`, but for the retries."""
     data = None if body is None else json.loads(body)
     sent = {"params" if method == "GET" else "json": data}
-    response = http_request(creds, endpoint, method, max_retries=RETRIES, extra_headers=headers, **sent)
+    retries = RETRIES if method == "GET" else 0
+    response = http_request(creds, endpoint, method, max_retries=retries, extra_headers=headers, **sent)
     response = verify_rest_response(response, endpoint)
     if response.status_code != 204:
         parse_dict(js_dict=json.loads(response.text), message=answer)
