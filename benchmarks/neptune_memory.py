@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from common import Results
@@ -67,7 +68,7 @@ class Watch(threading.Thread):
     def curve(self, parts: int = 10) -> list[float]:
         """The highest size in each of some equal stretches of time."""
         cuts = [round(len(self.sizes) * n / parts) for n in range(parts + 1)]
-        return [max(self.sizes[a:b], default=0.0) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [max(self.sizes[a:b], default=0.0) for a, b in pairwise(cuts)]
 
 
 def main() -> None:

@@ -30,6 +30,9 @@ def record(mode: str, folder: Path) -> None:
         config={"lr": 1e-3, "model": {"kind": "mlp", "layers": [64, 10]}, "none": None, "whole": 2.0},
         settings=wandb.Settings(console="off", x_disable_stats=True, disable_git=True, x_disable_meta=False),
     )
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("eval/*", step_metric="epoch", step_sync=False)
+    run.define_metric("sparse", step_metric="epoch", summary="max", step_sync=False)
     for step in range(POINTS):
         row = {"train/loss": 1.0 / (step + 1), "nested": {"deep": step}}
         if step % 10 == 0:

@@ -175,6 +175,7 @@ class ProjectSink(Sink):
         writer.already("points", self.source.points(run))
         writer.already("texts", self.source.texts(run))
         writer.already("histograms", self.source.histograms(run))
+        writer.already("media", self.source.media(run))
         if node.get("eventsLineCount"):
             writer.without("stats")
         if node.get("logLineCount"):

@@ -8,44 +8,33 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO, Literal
 
-import pyarrow as pa
-
 from ...errors import LocationError, Vanished
 from ...filters import Filter
 from ...locations import Location
-from ...model import (
-    CONSOLE_PREFIX,
-    SYSTEM_PREFIX,
-    Artifact,
-    ArtifactUse,
-    Experiment,
-    File,
-    RegisteredModel,
-    Run,
-    from_builtins,
-)
-from .. import batches
-from ..base import RunStats, Source, Throughput
-from . import history, queries, registry
+from ...model import Artifact, ArtifactUse, Experiment, File, RegisteredModel, Run, from_builtins
+from ..base import Throughput
+from . import metric_definitions, queries, registry
 from .artifacts import DATASET_KEY, STAND_IN_KEY, artifact_id, restored
 from .cloud_history import HistoryReader
-from .layout import GENERATED_FILES, TEXTS_FILE, escape_path, unescape_path
+from .history import Frame
+from .layout import TEXTS_FILE, escape_path
 from .place import Project
+from .reading import HistorySource
 from .records import NativeRun, record_of, time_of, to_run
 from .server import Server, pages
-from .source import batched, console_batch, read_texts
 from .values import micros
 
 _RUNS_A_PAGE = 100
 _EVENT_SAMPLES = 100_000
 
 
-class ProjectSource(Source):
+class ProjectSource(HistorySource):
     """One project. Pages are read one at a time; a run's history in steps of some thousand rows."""
 
     throughput = Throughput(path="W&B API", points_per_second=100_000, runs_per_second=5, files_per_second=10)
 
     def __init__(self, location: Location, project: Project, server: Server | None = None) -> None:
+        super().__init__()
         self.location = location
         self.project = project
         self.server = server or Server()
@@ -97,11 +86,8 @@ class ProjectSource(Source):
 
     # --- history ---
 
-    def _decoded(self, run: Run) -> Iterator[tuple[str, Any]]:
-        record = self._record(run)
-        text_keys = frozenset(record.get("text_keys") or ())
-        for frame in self._history.frames(self._of(run), text_keys):
-            yield from frame.batches(bool(record.get("fractional")), text_keys)
+    def _frames(self, run: Run, text_keys: frozenset[str]) -> Iterator[Frame]:
+        yield from self._history.frames(self._of(run), text_keys)
         self._notes += self._history.notes_of(run.id)
 
     def _record(self, run: Run) -> dict[str, Any]:
@@ -115,39 +101,17 @@ class ProjectSource(Source):
             raise Vanished(f"run {run.id} is no longer there")
         return NativeRun(id="", config=config_of(node)).section
 
-    def points(self, run: Run) -> Iterator[pa.RecordBatch]:
-        for kind, found in self._decoded(run):
-            if kind == "points":
-                yield from batches.split(found, 100_000)
-        if run.origin is None:
-            yield from self._system(run)
-
-    def _system(self, run: Run) -> Iterator[pa.RecordBatch]:
+    def _system(self, run: Run) -> Iterator[tuple[str, int | None, float]]:
         found = self.server.graphql(
             queries.EVENTS, f"reading system metrics of {run.id}", samples=_EVENT_SAMPLES, **self._of(run)
         )
-        lines = ((found.get("project") or {}).get("run") or {}).get("events") or []
-
-        def rows() -> Iterator[tuple[str, int | None, float]]:
-            for line in lines:
-                event = json.loads(line)
-                time = event.get("_timestamp")
-                micros = None if time is None else round(float(time) * 1e6)
-                for key, value in event.items():
-                    if key.startswith("system.") and isinstance(value, int | float):
-                        yield SYSTEM_PREFIX + key.removeprefix("system."), micros, float(value)
-
-        yield from batched(rows(), lambda k, t, v: batches.points(k, [None] * len(k), t, v))
-
-    def texts(self, run: Run) -> Iterator[pa.RecordBatch]:
-        for kind, found in self._decoded(run):
-            if kind == "others" and (batch := history.as_texts(found)) is not None:
-                yield batch
-        if run.origin is None:
-            yield from batched(self._console(run), console_batch)
-        elif (node := self._file_node(run, TEXTS_FILE)) is not None:
-            with self._download(run, node) as stream:
-                yield from read_texts(stream)
+        for line in ((found.get("project") or {}).get("run") or {}).get("events") or []:
+            event = json.loads(line)
+            time = event.get("_timestamp")
+            at = None if time is None else round(float(time) * 1e6)
+            for key, value in event.items():
+                if key.startswith("system.") and isinstance(value, int | float):
+                    yield key.removeprefix("system."), at, float(value)
 
     def _console(self, run: Run) -> Iterator[tuple[str, int | None, str]]:
         path = ("project", "run", "logLines")
@@ -156,32 +120,18 @@ class ProjectSource(Source):
         ):
             stream = "stderr" if node.get("level") == "error" else "stdout"
             time = time_of(node.get("timestamp"))
-            yield CONSOLE_PREFIX + stream, None if time is None else micros(time), node.get("line") or ""
+            yield stream, None if time is None else micros(time), node.get("line") or ""
 
-    def histograms(self, run: Run) -> Iterator[pa.RecordBatch]:
-        for kind, found in self._decoded(run):
-            if kind == "others" and (batch := history.as_histograms(found)) is not None:
-                yield batch
+    def _side_texts(self, run: Run) -> Iterator[BinaryIO]:
+        if (node := self._file_node(run, TEXTS_FILE)) is not None:
+            yield self._download(run, node)
 
     # --- files ---
 
-    def files(self, run: Run) -> Iterator[File]:
-        media: dict[str, tuple[str, Any]] | None = None
-        for node in self._file_nodes(run):
-            path = node["name"]
-            if run.origin is not None and path in (*GENERATED_FILES, TEXTS_FILE):
-                continue
-            if media is None and path.startswith("media/"):
-                media = self._media(run)
-            key, step = (media or {}).get(path, (None, None))
-            own = unescape_path(path) if run.origin is not None else path
-            yield File(path=own, size=int(node["sizeBytes"]), key=key, step=step)
-        for reference in self._record(run).get("references") or ():
-            yield from_builtins(reference, File)
-
-    def _file_nodes(self, run: Run) -> Iterator[Mapping[str, Any]]:
+    def _stored_files(self, run: Run) -> Iterator[tuple[str, int]]:
         path = ("project", "run", "files")
-        return pages(self.server, queries.FILES, f"listing files of {run.id}", path, **self._of(run))
+        for node in pages(self.server, queries.FILES, f"listing files of {run.id}", path, **self._of(run)):
+            yield node["name"], int(node["sizeBytes"])
 
     def _file_node(self, run: Run, path: str) -> Mapping[str, Any] | None:
         found = self.server.graphql(
@@ -194,14 +144,6 @@ class ProjectSource(Source):
         url = node.get("directUrl") or node["url"]
         what = f"reading {node['name']} of {run.id}"
         return self.server.download(url, what, int(node["sizeBytes"]))
-
-    def _media(self, run: Run) -> dict[str, tuple[str, Any]]:
-        found = {}
-        for kind, cells in self._decoded(run):
-            if kind == "others":
-                for key, step, _, value in history.media(cells):
-                    found[value["path"]] = (key, step)
-        return found
 
     def open(self, run: Run, file: File) -> BinaryIO:
         if file.artifact is None:
@@ -311,12 +253,6 @@ class ProjectSource(Source):
     def registry(self) -> Iterator[RegisteredModel]:
         yield from registry.models(self.server, self.project, self._keep)
 
-    def stats(self, run: Run) -> RunStats:
-        hidden = (*GENERATED_FILES, TEXTS_FILE) if run.origin is not None else ()
-        sizes = [int(node["sizeBytes"]) for node in self._file_nodes(run) if node["name"] not in hidden]
-        references = self._record(run).get("references") or ()
-        return RunStats(files=len(sizes) + len(references), file_bytes=sum(sizes))
-
     def problems(self) -> Iterator[str]:
         yield from dict.fromkeys(self._notes)
 
@@ -352,6 +288,7 @@ def native_run(node: Mapping[str, Any], project: Project, server: Server) -> Nat
         user=(node.get("user") or {}).get("username"),
         sweep=node.get("sweepName") or None,
         metadata=metadata,
+        metrics=metric_definitions.of_config(internal),
         url=f"{server.app_url}/{project.path}/runs/{node['name']}",
     )
 

@@ -39,7 +39,7 @@ from .. import batches
 from ..base import RunWriter
 from ..paths import checked, inside
 from ..replay import Replay
-from . import log_records
+from . import history, log_records
 from .artifacts import Staging
 from .layout import SIDECAR, STAGING, TEXTS_FILE, escape_path
 from .records import section_of, with_mark
@@ -101,6 +101,7 @@ class FolderWriter(RunWriter):
         self._partial = partial
         self._files: list[str] = []
         self._references: list[File] = []
+        self._media: dict[tuple[str, Any, int | None, str], None] = {}
         self._uses: list[ArtifactUse] = []
         self._stats: list[pa.RecordBatch] = []
         self._texts: pq.ParquetWriter | None = None
@@ -108,7 +109,7 @@ class FolderWriter(RunWriter):
         self._last_time: int | None = None
         self._first_step = first_step
         self.rows_written = 0
-        self._replay = {name: Replay() for name in ("points", "texts", "side", "histograms")}
+        self._replay = {name: Replay() for name in ("points", "texts", "side", "histograms", "media")}
         self._fractional = False
         self._without: set[str] = set()
         with disk_errors(str(partial)):
@@ -121,7 +122,7 @@ class FolderWriter(RunWriter):
     def already(self, name: str, present: Iterable[pa.RecordBatch]) -> None:
         """Rows that the target has: they are not written again.
 
-        `name`: points, texts (of the history), side (texts beside it) or histograms.
+        `name`: points, texts (of the history), side (texts beside it), histograms or media.
         """
         self._replay[name] = Replay(present)
 
@@ -197,6 +198,8 @@ class FolderWriter(RunWriter):
                 shutil.copyfileobj(stream, out, 1 << 20)
         if path not in self._files:
             self._files.append(path)
+        if (cell := history.media_cell(file)) is not None:
+            self._media[cell] = None
 
     def artifact(
         self, artifact: Artifact, use: ArtifactUse, files: Iterable[tuple[File, BinaryIO | None]]
@@ -234,6 +237,9 @@ class FolderWriter(RunWriter):
         return run
 
     def _write_log(self, run: Run, mark: str | None) -> None:
+        if self._media:
+            cells = self._replay["media"].new(history.texts_batch(list(self._media)))
+            self._spool.add(cells, cells.column("text").cast(pa.large_binary()))
         group = run.group or (run.parent.rsplit("/", 1)[-1] if run.parent else None) or self.target.experiment
         for use in run.datasets:
             self._staging.dataset(use)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...model import File
 from .. import batches
 from .layout import HIDDEN_COLUMNS, STEP_COLUMN, TIME_COLUMN, unescape_key
 from .rows import NO_TIME, Ints
+from .values import EPOCH, micros
 
 FRAME_ROWS = 20_000
+MEDIA = "wandb"
+"""Entry of a file's metadata: the cell of the history that points at it."""
 SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 """How W&B's API spells non-finite numbers."""
 
@@ -306,13 +311,27 @@ def _bins(value: Mapping[str, Any]) -> list[float]:
     return [float(SPECIAL.get(b, b)) for b in value.get("bins", ())]
 
 
-def media(cells: Iterable[Cell]) -> Iterator[tuple[str, Any, int | None, dict[str, Any]]]:
-    """The cells that point at media files: key, step, time, description."""
+def media(cells: Iterable[Cell]) -> Iterator[File]:
+    """The run files that cells point at, with W&B's description of them; their sizes are not told."""
     for key, step, time, value in cells:
         if not isinstance(value, dict) or "_type" not in value or value["_type"] == "histogram":
             continue
-        if isinstance(value.get("path"), str):
-            yield key, step, time, value
-        for name in value.get("filenames", ()) if isinstance(value.get("filenames"), list) else ():
-            if isinstance(name, str):
-                yield key, step, time, {**value, "path": name}
+        names = value.get("filenames")
+        for path in [value.get("path"), *(names if isinstance(names, list) else ())]:
+            if isinstance(path, str):
+                yield File(
+                    path=path,
+                    key=key,
+                    step=None if step is None else float(step),
+                    created_at=None if time is None else EPOCH + timedelta(microseconds=time),
+                    metadata={MEDIA: value},
+                )
+
+
+def media_cell(file: File) -> tuple[str, Any, int | None, str] | None:
+    """The cell, as JSON, that pointed at a run file; None for a file that none has pointed at."""
+    value = file.metadata.get(MEDIA)
+    if file.key is None or not isinstance(value, Mapping) or "_type" not in value:
+        return None
+    time = None if file.created_at is None else micros(file.created_at)
+    return file.key, file.step, time, json.dumps(value, sort_keys=True)

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from wandb.proto import wandb_internal_pb2 as pb
 
 from ...model import CONSOLE_PREFIX, SYSTEM_PREFIX, Environment, Run, Status
+from . import metric_definitions
 from .layout import SECTION
 from .records import exit_code, summary_items
 from .values import config_of, shown
@@ -35,7 +36,7 @@ def _time(time: datetime) -> Timestamp:
 
 
 def head(run: Run, target: Target, section: Mapping[str, Any], group: str | None) -> Iterator[pb.Record]:
-    """Header, run and environment records."""
+    """Header, run, environment and metric records."""
     version = pb.VersionInfo(producer=_PRODUCER, min_consumer=_PRODUCER)
     yield pb.Record(header=pb.HeaderRecord(version_info=version))
     config, _ = config_of(run.params)
@@ -60,6 +61,8 @@ def head(run: Run, target: Target, section: Mapping[str, Any], group: str | None
         record.git.commit = run.code.commit or ""
     yield pb.Record(run=record)
     yield pb.Record(environment=_environment(run, started))
+    own = run.extra.get("wandb")
+    yield from metric_definitions.records(own.get("metrics") if isinstance(own, Mapping) else None)
 
 
 def _environment(run: Run, started: datetime | None) -> pb.EnvironmentRecord:

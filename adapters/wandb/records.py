@@ -160,6 +160,8 @@ class NativeRun:
     metadata: dict[str, Any] = field(default_factory=dict)
     """As in `wandb-metadata.json`."""
     packages: dict[str, str] = field(default_factory=dict)
+    metrics: list[Any] = field(default_factory=list)
+    """What `define_metric` told (`metric_definitions`)."""
     url: str | None = None
 
     @property
@@ -176,10 +178,7 @@ def to_run(native: NativeRun, experiment: str) -> Run:
     """The canonical run, without its artifact uses."""
     section = native.section
     record = record_of(section)
-    internal = native.config.get("_wandb")
-    extra: Extra = {}
-    if not section and isinstance(internal, dict) and internal.get("m"):
-        extra = {"wandb": {"metrics": internal["m"]}}
+    extra: Extra = {"wandb": {"metrics": native.metrics}} if native.metrics else {}
     status, code = _status(native, record)
     metadata = native.metadata
     started = native.started_at or time_of(metadata.get("startedAt")) or native.created_at

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from wandb.proto import wandb_internal_pb2 as pb
 
 from ...errors import Corrupt
+from . import metric_definitions
 from .history import FRAME_ROWS, Frame, from_json_columns
 from .layout import SIDECAR
 from .records import NativeRun
@@ -68,6 +69,7 @@ class RunLog:
         """Raises `Corrupt` where the log holds no run record."""
         reader = LogReader(self.path)
         facts = RunFacts(NativeRun(id=""))
+        metrics: list[pb.MetricRecord] = []
         seen_run = seen_exit = False
         for payload in reader.records():
             kind = kind_of(payload)
@@ -83,7 +85,10 @@ class RunLog:
                 continue
             seen_run |= record.HasField("run")
             seen_exit |= record.HasField("exit")
+            if record.HasField("metric"):
+                metrics.append(record.metric)
             _apply(facts, record)
+        facts.native.metrics = metric_definitions.of_records(metrics)
         facts.problems += reader.damage
         if not seen_run:
             raise Corrupt(f"{self.path} holds no run record", hint="leave its folder out, or restore it")

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from wandb.proto import wandb_internal_pb2 as pb
 
 from ...errors import Corrupt, LocationError, Vanished
 from ...filters import Filter
 from ...locations import Location
 from ...model import (
-    CONSOLE_PREFIX,
-    SYSTEM_PREFIX,
     Artifact,
     ArtifactUse,
     Experiment,
@@ -29,17 +24,17 @@ from ...model import (
     from_builtins,
     from_json,
 )
-from .. import batches
-from ..base import RunStats, Source, Throughput
-from . import history
+from ..base import Throughput
 from .artifacts import DATASET_KEY, artifact_id, restored
-from .layout import GENERATED_FILES, STAGING, TEXTS_FILE, escape_path, unescape_path
+from .history import Frame
+from .layout import STAGING, TEXTS_FILE, escape_path
+from .reading import HistorySource
 from .records import NativeRun, record_of, to_run
 from .run_log import RunFacts, RunLog
 from .sink import PROJECTS, REGISTRY
 
 
-class FolderSource(Source):
+class FolderSource(HistorySource):
     """A folder of run folders, a `wandb` folder's parent, or one run folder."""
 
     throughput = Throughput(path="local transaction logs", points_per_second=200_000)
@@ -49,6 +44,7 @@ class FolderSource(Source):
             raise LocationError(
                 f"{location.public} is not a folder", hint="wandb:ENTITY/PROJECT names a project on a server"
             )
+        super().__init__()
         self.location = location
         self.root = root
         self._lock = threading.Lock()
@@ -114,6 +110,7 @@ class FolderSource(Source):
         for earlier in natives[-2::-1]:
             native.config = earlier.config | native.config
             native.summary = earlier.summary | native.summary
+            native.metrics = native.metrics or earlier.metrics
             native.created_at = native.started_at = earlier.started_at or native.started_at
         return native
 
@@ -154,58 +151,33 @@ class FolderSource(Source):
                 if DATASET_KEY not in _json(record.metadata):
                     yield log, record
 
-    def _decoded(self, run: Run) -> Iterator[tuple[str, Any]]:
-        logs = self._logs_for(run)
-        record = record_of(self.native(logs).section)
-        text_keys = frozenset(record.get("text_keys") or ())
-        for log in logs:
-            for frame in log.history():
-                yield from frame.batches(bool(record.get("fractional")), text_keys)
+    def _record(self, run: Run) -> dict[str, Any]:
+        return record_of(self.native(self._logs_for(run)).section)
 
-    def points(self, run: Run) -> Iterator[pa.RecordBatch]:
-        for kind, found in self._decoded(run):
-            if kind == "points":
-                yield from batches.split(found, 100_000)
-        if run.origin is None:
-            for log in self._logs_for(run):
-                yield from _stats_batches(log.stats())
-
-    def texts(self, run: Run) -> Iterator[pa.RecordBatch]:
-        for kind, found in self._decoded(run):
-            if kind == "others" and (batch := history.as_texts(found)) is not None:
-                yield batch
+    def _frames(self, run: Run, text_keys: frozenset[str]) -> Iterator[Frame]:
         for log in self._logs_for(run):
-            if run.origin is not None:
-                side = log.folder / "files" / TEXTS_FILE
-                if side.is_file():
-                    yield from read_texts(side)
-            else:
-                yield from _console_batches(log.console())
+            yield from log.history()
 
-    def histograms(self, run: Run) -> Iterator[pa.RecordBatch]:
-        for kind, found in self._decoded(run):
-            if kind == "others" and (batch := history.as_histograms(found)) is not None:
-                yield batch
+    def _system(self, run: Run) -> Iterator[tuple[str, int | None, float]]:
+        for log in self._logs_for(run):
+            for time, values in log.stats():
+                for name, value in values:
+                    yield name, time, value
 
-    def files(self, run: Run) -> Iterator[File]:
-        media: dict[str, tuple[str, Any]] | None = None
+    def _console(self, run: Run) -> Iterator[tuple[str, int | None, str]]:
+        for log in self._logs_for(run):
+            for stream, time, text in log.console():
+                yield stream, time or None, text
+
+    def _side_texts(self, run: Run) -> Iterator[BinaryIO]:
+        for log in self._logs_for(run):
+            side = log.folder / "files" / TEXTS_FILE
+            if side.is_file():
+                yield side.open("rb")
+
+    def _stored_files(self, run: Run) -> Iterator[tuple[str, int]]:
         for path in self._file_paths(run):
-            if media is None and path.startswith("media/"):
-                media = self._media(run)
-            key, step = (media or {}).get(path, (None, None))
-            yield File(
-                path=unescape_path(path), size=self._file(run, path).stat().st_size, key=key, step=step
-            )
-        for reference in record_of(self.native(self._logs_for(run)).section).get("references") or ():
-            yield from_builtins(reference, File)
-
-    def _media(self, run: Run) -> dict[str, tuple[str, Any]]:
-        found = {}
-        for kind, cells in self._decoded(run):
-            if kind == "others":
-                for key, step, _, value in history.media(cells):
-                    found[value["path"]] = (key, step)
-        return found
+            yield path, self._file(run, path).stat().st_size
 
     def _file_paths(self, run: Run) -> list[str]:
         paths: dict[str, None] = {}
@@ -215,8 +187,7 @@ class FolderSource(Source):
             for path in sorted(folder.rglob("*")):
                 relative = path.relative_to(folder).as_posix()
                 linked = path.is_symlink() and relative not in saved  # `run.save` links what it saves
-                generated = run.origin is not None and relative in (*GENERATED_FILES, TEXTS_FILE)
-                if path.is_file() and not linked and not generated:
+                if path.is_file() and not linked:
                     paths[relative] = None
         return list(paths)
 
@@ -269,12 +240,6 @@ class FolderSource(Source):
         for path in sorted(self.root.glob(f"{REGISTRY}/*.json")):
             yield from_json(path.read_text(encoding="utf-8"), RegisteredModel)
 
-    def stats(self, run: Run) -> RunStats:
-        paths = [self._file(run, path) for path in self._file_paths(run)]
-        references = record_of(self.native(self._logs_for(run)).section).get("references") or ()
-        size = sum(path.stat().st_size for path in paths)
-        return RunStats(files=len(paths) + len(references), file_bytes=size)
-
     def problems(self) -> Iterator[str]:
         for log in self._logs():
             try:
@@ -316,33 +281,3 @@ def _artifact(record: pb.ArtifactRecord, run: Run) -> Artifact:
             created_at=None,
         )
     )
-
-
-def _stats_batches(stats: Iterator[tuple[int, list[tuple[str, float]]]]) -> Iterator[pa.RecordBatch]:
-    rows = ((SYSTEM_PREFIX + key, time, value) for time, values in stats for key, value in values)
-    yield from batched(rows, lambda k, t, v: batches.points(k, [None] * len(k), t, v))
-
-
-def _console_batches(lines: Iterator[tuple[str, int, str]]) -> Iterator[pa.RecordBatch]:
-    rows = ((CONSOLE_PREFIX + stream, time or None, text) for stream, time, text in lines)
-    yield from batched(rows, console_batch)
-
-
-def console_batch(keys: list[str], times: list[int | None], texts: list[str]) -> pa.RecordBatch:
-    return history.texts_batch([(k, None, t, x) for k, t, x in zip(keys, times, texts, strict=True)])
-
-
-def batched(
-    rows: Iterator[tuple[Any, Any, Any]], build: Callable[[list[Any], list[Any], list[Any]], pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    """Three-column rows as batches of at most 20,000."""
-    while part := list(islice(rows, 20_000)):
-        first, second, third = (list(column) for column in zip(*part, strict=True))
-        yield build(first, second, third)
-
-
-def read_texts(path: Path | BinaryIO) -> Iterator[pa.RecordBatch]:
-    """The exact texts of a copied run's side file."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(20_000):
-            yield batch.cast(batches.TEXTS)

@@ -11,6 +11,7 @@ from typing import Any
 from ...model import Value, flatten
 from .layout import SECTION
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 _RESERVED_TOP = (SECTION, "_wandb", "wandb_version")
 """Top-level config keys that are no params."""
 
@@ -120,5 +121,5 @@ def _same(told: Any, was: Any) -> bool:
 
 def micros(time: datetime) -> int:
     """Microseconds since 1970, exactly."""
-    delta = time - datetime.fromtimestamp(0, UTC)
+    delta = time - EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -22,6 +22,15 @@ def wandb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WandbServ
         yield server
 
 
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server of one test, for what it must not share."""
+    with WandbServer() as server:
+        for name, value in server.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
 @pytest.fixture(scope="session")
 def sdk_runs(wandb_server: WandbServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an offline run and an online one; the online one is on the server, too."""

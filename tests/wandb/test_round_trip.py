@@ -1,23 +1,17 @@
-"""MLflow → W&B → MLflow through the origin record, by way of folders and of a server."""
+"""MLflow → W&B → MLflow through the origin record, by way of folders and of a server; W&B → W&B."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pytest
+import wandb_runs
 from emulators.wandb import WandbServer
-from outgrow import migrate
+from emulators.wandb.state import Run
+from outgrow import locations, migrate
+from outgrow.adapters.wandb import metric_definitions
 from outgrow.testing import records
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    with WandbServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 def test_mlflow_to_wandb_and_back(server: WandbServer, tmp_path: Path) -> None:
@@ -43,3 +37,35 @@ def test_mlflow_to_wandb_and_back(server: WandbServer, tmp_path: Path) -> None:
     migrate.copy(first, "wandb:ada/moved", ledger=ledger)
     assert {len(run.history) for run in server.state.runs.values()} == {25}
     assert {run.received_rows for run in server.state.runs.values()} == {25}
+
+
+def definitions(run: Run) -> list[Any]:
+    return metric_definitions.of_config(run.config["_wandb"]["value"])
+
+
+def images(run: Run) -> list[tuple[int, Any]]:
+    return [(row["_step"], row["image"]) for row in run.history if "image" in row]
+
+
+def test_wandb_to_wandb(wandb_server: WandbServer, sdk_runs: Path, tmp_path: Path) -> None:
+    """Definitions of metrics and images at their steps, as the vendor's sync writes them."""
+    ledger = tmp_path / "ledger.db"
+    for source, target in (("wandb:ada/vision", "wandb:ada/cloud"), (f"wandb:{sdk_runs}", "wandb:ada/local")):
+        report = migrate.copy(source, target, ledger=ledger)
+        assert not report.failures, report
+        assert {outcome.state for outcome in report.runs} == {"copied"}
+        first = wandb_server.run("ada/vision/sdk-online")
+        for run in wandb_server.state.runs_of("ada", target.rpartition("/")[2]):
+            assert definitions(run) == definitions(first)
+            assert images(run) == images(first)
+            assert [path for path, _ in run.files.items() if path.startswith("media/")]
+        with locations.open_source(target) as opened:
+            for experiment in opened.experiments():
+                for copied in opened.runs(experiment):
+                    (image,) = [file for file in opened.files(copied) if file.key == "image"]
+                    assert image.step == wandb_runs.POINTS + 1
+    run.config["outgrow"]["value"].pop("complete")  # as if the copy had been cut off before its end
+    rows = run.received_rows
+    again = migrate.copy(source, target, ledger=tmp_path / "another.db")
+    assert again.counts == {"copied": 1, "unchanged": 1}
+    assert run.received_rows == rows

@@ -84,6 +84,10 @@ def test_facts(where: str, local: Source, cloud: Source) -> None:
     assert run.environment.python
     assert run.code is not None
     assert run.code.entry_point
+    every, epoch, sparse = run.extra["wandb"]["metrics"]
+    assert (every["glob_name"], every["step_metric"]) == ("eval/*", "epoch")
+    assert (epoch["name"], epoch["options"]["hidden"]) == ("epoch", True)
+    assert (sparse["name"], sparse["step_metric"], sparse["summary"]) == ("sparse", "epoch", {"max": True})
 
 
 def test_content_of_an_offline_folder(local: Source) -> None:
