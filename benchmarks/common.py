@@ -17,6 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+OUTGROW = [sys.executable, "-c", "from outgrow.cli import main; main()"]
+# Else each start would compile every module anew, those of one side and not of the other.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @dataclass
 class Results:
@@ -53,6 +57,22 @@ def peak_rss_mb() -> float:
     """Largest resident size that this process has had, in MB (Linux counts in KiB, macOS in bytes)."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size / 1e6 if sys.platform == "darwin" else size / 1e3
+
+
+def run_command(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    """A whole command, its start included. Raises with the end of what it said where it fails."""
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        raise RuntimeError(f"{command[0]}: exit {done.returncode}\n{said}")
+
+
+def empty_store(path: Path) -> str:
+    """An SQLite store as MLflow itself makes it, by its migrations; its URI."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    uri = f"sqlite:///{path}"
+    run_command([sys.executable, "-m", "mlflow", "db", "upgrade", uri], path.parent)
+    return uri
 
 
 def free_port() -> int:

@@ -1,9 +1,11 @@
 """W&B → MLflow, against `wandb-to-mlflow` 0.1.0, from the same emulated W&B server.
 
-    python benchmarks/wandb_to_mlflow.py [--runs 10] [--keys 10] [--steps 500]
+    python benchmarks/wandb_to_mlflow.py [--runs 50] [--keys 10] [--steps 1000]
 
 Into a tracking server over HTTP, and into an SQLite store directly. Both sides are whole commands,
-their start included; the peer has an environment of its own and is given as many workers.
+their start included; the peer has an environment of its own and is given as many workers. Server
+and store are there before: what MLflow takes to make an empty store is a line of its own. What the
+server takes for the same points in bare calls is the ceiling of every client, the peer's too.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from common import Results, mlflow_server, peer_environment, ratio
+from common import OUTGROW, Results, empty_store, mlflow_server, peer_environment, ratio, run_command
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -46,16 +48,6 @@ def fill(server: WandbServer, runs: int, keys: int, steps: int) -> None:
     server.export_history()
 
 
-def timed(command: list[str], environment: dict[str, str], folder: Path) -> float:
-    began = time.perf_counter()
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            f"{command[0]}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        )
-    return time.perf_counter() - began
-
-
 def points_in(uri: str) -> int:
     """Metric values that arrived, but for system metrics."""
     script = (
@@ -72,11 +64,34 @@ def points_in(uri: str) -> int:
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
+def bare_calls(url: str, folder: Path, runs: int, keys: int, steps: int) -> None:
+    """The points alone, 1,000 a call, two clients at once."""
+    script = (
+        "import sys, json, requests\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "url, runs, keys, steps = sys.argv[1], *map(int, sys.argv[2:])\n"
+        "http = requests.Session()\n"
+        "def post(name, body):\n"
+        "    answer = http.post(f'{url}/api/2.0/mlflow/{name}', data=json.dumps(body))\n"
+        "    answer.raise_for_status()\n"
+        "    return answer.json()\n"
+        "experiment = post('experiments/create', {'name': 'bare'})['experiment_id']\n"
+        "def run(number):\n"
+        "    made = post('runs/create', {'experiment_id': experiment, 'start_time': 0})['run']['info']['run_id']\n"
+        "    points = [{'key': f'm{k}', 'value': (s + k) / 7, 'timestamp': s, 'step': s}"
+        " for k in range(keys) for s in range(steps)]\n"
+        "    for first in range(0, len(points), 1000):\n"
+        "        post('runs/log-batch', {'run_id': made, 'metrics': points[first:first + 1000]})\n"
+        "with ThreadPoolExecutor(2) as pool: list(pool.map(run, range(runs)))"
+    )
+    run_command([sys.executable, "-c", script, url, *map(str, (runs, keys, steps))], folder)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--runs", type=int, default=10)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--keys", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--ways", nargs="+", default=["HTTP", "SQLite"])
     given = parser.parse_args()
@@ -88,19 +103,27 @@ def main() -> None:
         fill(server, given.runs, given.keys, given.steps)
         environment = os.environ | server.environment(folder / "home") | {"MLFLOW_DISABLE_TELEMETRY": "true"}
         results = Results("points", base=f"wandb-to-mlflow, {given.ways[0]}")
-        with contextlib.ExitStack() as opened:
-            for way in given.ways:
+        for way in given.ways:
+            with contextlib.ExitStack() as opened:
                 if way == "HTTP":
-                    theirs, ours = (opened.enter_context(mlflow_server(folder / part)) for part in ("a", "b"))
+                    theirs, ours, bare = (
+                        opened.enter_context(mlflow_server(folder / part)) for part in ("a", "b", "c")
+                    )
+                    tenth = max(1, given.runs // 10)
+                    with results.timed("bare calls, HTTP", points * tenth / given.runs):
+                        bare_calls(bare, folder, tenth, given.keys, given.steps)
                 else:
-                    theirs, ours = (f"sqlite:///{folder / part}" for part in ("one.db", "two.db"))
+                    with results.timed("MLflow makes an empty store", 0):
+                        theirs = empty_store(folder / "one.db")
+                    ours = f"sqlite:///{shutil.copy(folder / 'one.db', folder / 'two.db')}"
                 command = [str(peer / "wandb-to-mlflow"), "migrate", "-e", server.entity, "-p", "bench"]
                 command += ["--tracking-uri", theirs, "--workers", str(given.workers)]
                 command += ["--artifact-root", str(folder / f"artifacts-{way}")]
-                results.add(f"wandb-to-mlflow, {way}", points, timed(command, environment, folder))
-                command = [sys.executable, "-c", "from outgrow.cli import main; main()", "copy"]
-                command += [f"wandb:{server.entity}/bench", f"mlflow:{ours}", "--workers", str(given.workers)]
-                results.add(f"outgrow, {way}", points, timed(command, environment, folder))
+                with results.timed(f"wandb-to-mlflow, {way}", points):
+                    run_command(command, folder, environment)
+                command = [*OUTGROW, "copy", f"wandb:{server.entity}/bench", f"mlflow:{ours}"]
+                with results.timed(f"outgrow, {way}", points):
+                    run_command([*command, "--workers", str(given.workers)], folder, environment)
                 counted = points_in(theirs), points_in(ours)
                 print(f"  points that arrived, {way}: {counted[0]:,} and {counted[1]:,} of {points:,}")
         for way in given.ways:

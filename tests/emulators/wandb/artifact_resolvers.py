@@ -70,7 +70,7 @@ class ArtifactResolvers:
                 for m in members
                 for alias in self.alias_nodes(m)
             ],
-            "createdBy": self.run_node(artifact.created_by),
+            "createdBy": lambda: self.run_node(artifact.created_by),
             "usedBy": connection(
                 [r for r in self.state.runs.values() if artifact in r.inputs],
                 lambda run: self.run_node(run) or {},

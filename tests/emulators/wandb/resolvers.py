@@ -142,15 +142,10 @@ class Resolvers(ArtifactResolvers):
         if run is None:
             return None
         fields = run.fields
-        keys = {
-            k: {"typeCounts": [{"type": "number", "count": 1}], "monotonic": False}
-            for row in run.history
-            for k in row
-        }
         return {
             "__typename": "Run",
             "id": run.id,
-            "projectId": str(1 + list(self.state.projects).index((run.entity, run.project))),
+            "projectId": lambda: str(1 + list(self.state.projects).index((run.entity, run.project))),
             "name": run.name,
             "displayName": fields.get("displayName") or run.name,
             "description": fields.get("description"),
@@ -165,18 +160,18 @@ class Resolvers(ArtifactResolvers):
             "readOnly": False,
             "createdAt": run.created_at,
             "heartbeatAt": run.created_at,
-            "config": dumps(run.config),
+            "config": lambda: dumps(run.config),
             "wandbConfig": lambda keys: dumps(
                 {k: v for k, v in run.config.get("_wandb", {}).get("value", {}).items() if k in keys}
             ),
-            "summaryMetrics": dumps(run.summary),
+            "summaryMetrics": lambda: dumps(run.summary),
             "systemMetrics": run.events[-1] if run.events else "{}",
             "historyLineCount": len(run.history),
             "eventsLineCount": len(run.events),
             "logLineCount": len(run.logs),
-            "historyTail": json.dumps([dumps(row) for row in run.history[-1:]]),
+            "historyTail": lambda: json.dumps([dumps(row) for row in run.history[-1:]]),
             "eventsTail": json.dumps(run.events[-1:]),
-            "historyKeys": {"keys": keys, "lastStep": run.last_step, "sets": []} if run.history else None,
+            "historyKeys": lambda: _history_keys(run),
             "user": {"__typename": "User", "name": self.server.entity, "username": self.server.entity},
             "project": self.project_info(run.entity, run.project),
             "stopped": False,
@@ -314,6 +309,13 @@ class Resolvers(ArtifactResolvers):
             raise FieldError("run not found", 404)
         self.server.delete(f"{run.entity}/{run.project}/{run.name}")
         return {"clientMutationId": None}
+
+
+def _history_keys(run: Run) -> Node | None:
+    if not run.history:
+        return None
+    count = {"typeCounts": [{"type": "number", "count": 1}], "monotonic": False}
+    return {"keys": {k: count for row in run.history for k in row}, "lastStep": run.last_step, "sets": []}
 
 
 def _log_line(line: tuple[int, str]) -> Node:

@@ -89,6 +89,7 @@ class WandbServer:
         """Let every run's history, or its first `rows` rows, be offered as Parquet."""
         for run in self.state.runs.values():
             run.exported_rows = len(run.history) if rows is None else min(rows, len(run.history))
+            run.export = parquet(run) if run.exported_rows else b""
 
     def fault_for(self, name: str) -> Fault | None:
         with self.state.lock:
@@ -215,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             if path.startswith("/storage/"):
                 data = state.storage.get(path.removeprefix("/storage/"))
             elif match := re.fullmatch(r"/parquet/([^/]+)/([^/]+)/([^/]+)", path):
-                data = parquet(state.runs[match[1], match[2], match[3]])
+                data = state.runs[match[1], match[2], match[3]].export
             elif match := re.fullmatch(r"/run-files/([^/]+)/([^/]+)/([^/]+)/(.+)", path):
                 data = state.runs[match[1], match[2], match[3]].files.get(match[4])
             elif path.startswith("/artifactsV2/"):

@@ -54,6 +54,7 @@ class Run:
     """History lines received in all, repeated ones included."""
     exported_rows: int = 0
     """Rows at the beginning that the server has exported to Parquet."""
+    export: bytes = b""
     events: list[str] = field(default_factory=list)
     logs: dict[int, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
