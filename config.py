@@ -53,6 +53,8 @@ class Tracking:
     """Names of environment variables to record (`*` matches); none by default."""
     diff_limit: int = 1_000_000
     """Bytes of uncommitted difference that are kept."""
+    keep_days: float | None = None
+    """Days after which the journal of an ended run is removed, once every location has all of it. None: never."""
     ranks: Literal["main", "all"] = "main"
     """Which processes of a distributed training log."""
 

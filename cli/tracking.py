@@ -12,6 +12,7 @@ import click
 
 from .. import config as configuration
 from ..errors import ConfigError
+from ..locations import parse
 
 STARTING_FILE = """\
 # outgrow. Every setting is here; those commented out show their default or an example.
@@ -30,6 +31,7 @@ to = ["mlflow:sqlite:///mlflow.db"]
 # system_interval = 15.0         # seconds between two samples of system metrics; 0: none
 # environment = ["CUDA_*"]       # environment variables to record; none by default
 # diff_limit = 1000000           # bytes of uncommitted difference to keep; 0: none
+# keep_days = 7                  # delivered journals are removed after so many days; without it never
 # ranks = "main"                 # "all": every process of a distributed training logs
 
 [policy]
@@ -95,12 +97,17 @@ def init(show: bool) -> None:
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--to", multiple=True, help="Deliver to this location instead; may be repeated.")
 @click.option("--ended", is_flag=True, help="Take runs of other machines that said no goodbye as ended.")
+@click.option("--clean", is_flag=True, help="Then remove the journals that no location needs any more.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sync(folders: tuple[Path, ...], to: tuple[str, ...], ended: bool, as_json: bool) -> None:
+def sync(folders: tuple[Path, ...], to: tuple[str, ...], ended: bool, clean: bool, as_json: bool) -> None:
     """Deliver the journals in FOLDERS (the configured ones by default) to the locations that they name.
 
-    Repeating it adds nothing twice. Works on journals copied from another machine.
+    Repeating it adds nothing twice. Works on journals copied from another machine. --clean removes
+    a journal only where its run has ended and every location (its own, the configured, those of
+    --to) has all of it and refused nothing, for as long as `[tracking] keep_days` says.
     """
+    from ..tracking.cleaning import clean as cleaned
+    from ..tracking.spawn import public_locations
     from ..tracking.sync import find
     from ..tracking.sync import sync as deliver
 
@@ -111,6 +118,10 @@ def sync(folders: tuple[Path, ...], to: tuple[str, ...], ended: bool, as_json: b
         reports = deliver(journals, settings, to=to, ended=ended)
     states = [sink for report in reports for sink in report.sinks]
     delivered = sum(sink.delivered for sink in states)
+    removed = []
+    if clean:
+        needed = {*public_locations(settings), *(parse(text).public for text in to)}
+        removed = cleaned(journals, needed, settings.tracking.keep_days or 0.0)
     if as_json:
         runs = [
             {
@@ -119,13 +130,18 @@ def sync(folders: tuple[Path, ...], to: tuple[str, ...], ended: bool, as_json: b
             }
             for report in reports
         ]
-        click.echo(json.dumps({"complete": delivered == len(states), "runs": runs}, indent=2))
+        told = {"complete": delivered == len(states), "runs": runs}
+        if clean:
+            told["removed"] = [folder.name for folder in removed]
+        click.echo(json.dumps(told, indent=2))
     else:
         for report in reports:
             for sink in report.sinks:
                 if not sink.delivered or sink.rejected:
                     click.echo(f"{report.folder.name if report.folder else ''}  {sink}")
         click.echo(f"{delivered} of {len(states)} deliveries complete, {len(reports)} runs")
+        if clean:
+            click.echo(f"{len(removed)} of {len(journals)} journals removed")
     if delivered < len(states):
         sys.exit(3 if delivered else 4)
     if any(sink.rejected for sink in states):

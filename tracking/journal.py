@@ -15,11 +15,13 @@ system's cache, not yet on the medium: only `sync` also survives the loss of pow
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,8 @@ from .warning import JournalWarning, warn
 
 RECORDS = "records.jsonl"
 FILES = "files"
+SINKS = "sinks"
+WRITER = "writer.lock"
 KEPT_IN_MEMORY = 10_000
 """Records that wait in memory while the disk refuses them; older ones are given up."""
 _CHUNK = 1 << 20
@@ -44,10 +48,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Create the folder, or take up an existing one. Raises `OSError` where neither is possible."""
         self.folder = folder
-        (folder / FILES).mkdir(parents=True, exist_ok=True)
-        (folder / "sinks").mkdir(exist_ok=True)
-        self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        _lock(self._lock_file, fcntl.LOCK_SH)
+        self._lock_file = _locked_for_writing(folder)
+        (folder / FILES).mkdir(exist_ok=True)
+        (folder / SINKS).mkdir(exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(folder / RECORDS, flags, 0o644)
         self._waiting: deque[bytes] = deque(maxlen=KEPT_IN_MEMORY)
@@ -179,6 +182,25 @@ def _lock(file: int, kind: int) -> bool:
     return True
 
 
+def _locked_for_writing(folder: Path) -> int:
+    """Make the folder and lock it, shared. Waits while another process looks at the lock, or removes
+    the folder, both of which take moments."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(folder / WRITER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # removed between the two
+        for _ in range(1_000):
+            if _lock(file, fcntl.LOCK_SH):
+                break
+            time.sleep(0.001)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(folder / WRITER).st_ino == os.fstat(file).st_ino:
+                return file
+        os.close(file)
+
+
 class FileLock:
     """An exclusive lock on a file, held until `release` or the death of the process."""
 
@@ -205,11 +227,11 @@ class FileLock:
 def has_writer(folder: Path) -> bool:
     """Whether a process on this machine may still write to the journal."""
     try:
-        file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(folder / WRITER, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False  # copied here without its lock
     except OSError:
-        file = os.open(folder / "writer.lock", os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(folder / WRITER, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return not _lock(file, fcntl.LOCK_EX)
     finally:
@@ -255,6 +277,7 @@ def size(folder: Path) -> int:
 def journals(root: Path) -> list[Path]:
     """The journals below a folder, oldest first (their names begin with the time)."""
     try:
-        return sorted(entry for entry in root.iterdir() if (entry / RECORDS).is_file())
+        entries = (entry for entry in root.iterdir() if not entry.name.startswith("."))
+        return sorted(entry for entry in entries if (entry / RECORDS).is_file())
     except FileNotFoundError:
         return []

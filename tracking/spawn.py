@@ -8,6 +8,7 @@ the interpreter of the training.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ _PREFIXES = (
     "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
 LOG = "delivery.log"
+LOG_BYTES = 5_000_000
+"""Above this a new log is begun."""
 
 
 def public_locations(config: Config) -> dict[str, str]:
@@ -83,8 +86,14 @@ def _start(config: Config, key: str, public: str, location: str) -> None:
         "location": location,
         "interval": config.tracking.interval,
         "linger": config.tracking.linger,
+        "keep_days": config.tracking.keep_days,
+        "every": list(public_locations(config)),
     }
-    with (config.journal / LOG).open("ab") as log:
+    log_path = config.journal / LOG
+    with contextlib.suppress(FileNotFoundError):
+        if log_path.stat().st_size > LOG_BYTES:
+            log_path.replace(log_path.with_suffix(".log.old"))
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "outgrow.tracking.worker"],
             stdin=subprocess.PIPE,

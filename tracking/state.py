@@ -56,6 +56,11 @@ def load(folder: Path, location: str) -> SinkState:
         return SinkState(location=location)
 
 
+def saved_at(folder: Path, location: str) -> float:
+    """When it was saved last, in seconds since 1970. Raises `FileNotFoundError`."""
+    return _path(folder, location).stat().st_mtime
+
+
 def save(folder: Path, state: SinkState) -> None:
     path = _path(folder, state.location)
     path.parent.mkdir(exist_ok=True)

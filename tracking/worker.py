@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..adapters.base import Sink, Source
 from ..errors import Terminal, Transient
 from ..locations import open_sink, open_source
 from . import journal
+from .cleaning import clean
 from .delivery import Delivery, targets
 from .spawn import gate_of, lock_of
 
@@ -178,8 +179,18 @@ def _wait(call: tenacity.RetryCallState) -> float:
 class Server:
     """Serves one location for the journals of a folder, until there has been nothing to do for a while."""
 
-    def __init__(self, root: Path, key: str, lane: Lane, linger: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        key: str,
+        lane: Lane,
+        linger: float,
+        keep_days: float | None = None,
+        every: Sequence[str] = (),
+    ) -> None:
+        """`every`: all locations of the configuration, which a journal is kept for (see `cleaning`)."""
         self.root, self.key, self.lane, self.linger = root, key, lane, linger
+        self._keep_days, self._every = keep_days, every
         self.running = lock_of(root, key)
         self._known: set[Path] = set()
         self._seen = 0
@@ -205,6 +216,7 @@ class Server:
             return
         self.running.path.write_text(f"{os.getpid()}\n")
         with contextlib.suppress(FileNotFoundError):  # the journals were removed
+            self._clean()
             self.look()
             thread = threading.Thread(target=self._deliver, daemon=True)
             thread.start()
@@ -212,6 +224,13 @@ class Server:
             self.lane.stop.set()
             thread.join(timeout=30.0)  # a call that hangs dies with the process
             self.lane.close()
+            self._clean()
+
+    def _clean(self) -> None:
+        if self._keep_days is not None:
+            removed = clean(journal.journals(self.root), self._every, self._keep_days)
+            if removed:
+                log.info("removed %d journals", len(removed))
 
     def _deliver(self) -> None:
         while not self.lane.stop.wait(POLL):
@@ -251,7 +270,8 @@ def main() -> None:
     opener = partial(open_sink, settings["location"])
     reader = partial(open_source, settings["location"])
     lane = Lane(settings["public"], opener, reader, threading.Event(), settings["interval"])
-    Server(Path(settings["root"]), settings["key"], lane, settings["linger"]).run()
+    root, key = Path(settings["root"]), settings["key"]
+    Server(root, key, lane, settings["linger"], settings["keep_days"], settings["every"]).run()
 
 
 if __name__ == "__main__":
