@@ -34,7 +34,7 @@ from .marks import Mark, content_digest
 from .names import FileNames
 from .report import Event
 from .runfiles import FileCopy
-from .streams import FittedStream, ReadAhead, reader
+from .streams import FittedStream, ahead_of, reader, reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ class _RunCopy:
         return path if self._attach(stream, inexact, path) else None
 
     def _attach(self, stream: Stream, keys: set[str], path: Path) -> bool:
-        with ReadAhead(reader(self.source, stream)(self.job.run)) as ahead:
+        with reading(self.source, stream, self.job.run, self.job.stats) as ahead:
             return write_rows(self._checked(ahead), keys, path)
 
     def _attach_all(self, stream: Stream, scratch: _Scratch) -> Path | None:
@@ -183,7 +183,7 @@ class _RunCopy:
                 fingerprint(stream, batch, seen)
                 yield batch
 
-        with ReadAhead(counted()) as ahead:
+        with ahead_of(counted(), getattr(self.job.stats, stream)) as ahead:
             rows = self._checked(ahead)
             first = next(rows, None)
             if first is None:

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import pyarrow as pa
@@ -26,13 +27,31 @@ def reader(source: Source, stream: Stream) -> Callable[[Run], Iterator[pa.Record
     return read
 
 
+SMALL = 20_000
+"""Rows up to which a stream is read where it is used: another thread would cost more than it saves."""
+
+
+def reading(
+    source: Source, stream: Stream, run: Run, stats: RunStats
+) -> AbstractContextManager[Iterable[pa.RecordBatch]]:
+    """A stream of a run, read in another thread unless it is known to be small."""
+    return ahead_of(reader(source, stream)(run), getattr(stats, stream))
+
+
+def ahead_of(items: Iterator[T], rows: int | None) -> AbstractContextManager[Iterable[T]]:
+    if rows is not None and rows <= SMALL:
+        return nullcontext(items)
+    return ReadAhead(items)
+
+
 class FittedStream:
     """The rows of one stream as the target holds them. Iterate once, then ask `fitter` what happened."""
 
     def __init__(
         self, source: Source, stream: Stream, run: Run, stats: RunStats, fitted: FittedRun, caps: Capabilities
     ) -> None:
-        self.source, self.stream, self.run, self.fitted, self.caps = source, stream, run, fitted, caps
+        self.source, self.stream, self.run, self.stats = source, stream, run, stats
+        self.fitted, self.caps = fitted, caps
         sampler = None
         limit = caps.max_points_per_series
         longest = stats.longest_series
@@ -42,7 +61,7 @@ class FittedStream:
         self.made: dict[str, float] = {}
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        with ReadAhead(reader(self.source, self.stream)(self.run)) as ahead:
+        with reading(self.source, self.stream, self.run, self.stats) as ahead:
             for batch in ahead:
                 if (fitted := self.fitter(batch)).num_rows:
                     yield fitted
