@@ -97,7 +97,7 @@ def unmark(database: Path) -> None:
     connection.close()
 
 
-def copied(source: str, target: str, folder: Path, workers: int = 4) -> None:
+def copied(source: str, target: str, folder: Path, workers: int = 8) -> None:
     """A copy by the engine. Raises where anything failed."""
     report = copy(source, target, workers=workers, ledger=folder / f"ledger-{time.monotonic_ns()}.db")
     if report.exit_code:
