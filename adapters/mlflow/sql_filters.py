@@ -92,9 +92,9 @@ class Condition:
                 return self._among("runs.run_uuid", texts)
             case ("name", None):  # without one, MLflow's tag of the name counts
                 return f"{self._among('runs.name', texts)} OR runs.name IS NULL OR runs.name = ''"
-            case ("params", str(key)) if _sendable(key):
+            case ("params", str(key)) if sendable(key):
                 return self._exists("params", [key], texts)
-            case ("tags", str(key)) if _sendable(key):
+            case ("tags", str(key)) if sendable(key):
                 return self._exists("tags", [key, ESCAPED + key], texts)
         return None
 
@@ -137,7 +137,7 @@ class Condition:
             bound = float(value)
         except OverflowError:
             return None
-        if bound != bound or not _sendable(key):
+        if bound != bound or not sendable(key):
             return None
         bound = min(max(bound, -LARGEST), LARGEST)  # infinities are stored so
         # NaN is stored as 0, and has no order.
@@ -177,10 +177,10 @@ def _texts(op: ast.cmpop, value: Any, listed: bool) -> list[str] | None:
         values = value
     else:
         return None
-    plain = all(isinstance(text, str) and text and _sendable(text) for text in values)
+    plain = all(isinstance(text, str) and text and sendable(text) for text in values)
     return list(values) if plain else None
 
 
-def _sendable(text: str) -> bool:
+def sendable(text: str) -> bool:
     """Whether every database takes the text as a parameter."""
     return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)

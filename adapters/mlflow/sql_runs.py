@@ -17,7 +17,7 @@ from .assets import NativeDataset, dataset_uses
 from .capabilities import TAG_VALUE_LENGTH
 from .records import LARGEST, PLATFORM, RUN_NAME, USER, experiment_record, run_record, tag_keys
 from .sql_database import Database
-from .sql_filters import Condition
+from .sql_filters import Condition, sendable
 from .structured import ENVIRONMENT
 
 Row = tuple[Any, ...]
@@ -171,12 +171,13 @@ def _mappings(
     database: Database, table: str, columns: str, ids: Sequence[str], keys: Keys
 ) -> dict[str, dict[str, Any]]:
     """Run id → key → value, out of a table of keys and values. `keys`: None for all."""
-    if not ids or (keys is not None and not keys):
+    wanted = None if keys is None else sorted(filter(sendable, keys))
+    if not ids or wanted == []:
         return {}
     condition, parameters = database.among("run_uuid", "$1"), [database.listed(ids)]
-    if keys is not None:
+    if wanted is not None:
         condition += f" AND {database.among('key', '$2')}"
-        parameters.append(database.listed(sorted(keys)))
+        parameters.append(database.listed(wanted))
     rows = database.table(
         f"SELECT run_uuid, key, {columns} FROM {table} WHERE {condition} ORDER BY run_uuid", parameters
     )
