@@ -18,7 +18,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from common import Results
+from common import OUTGROW, Results
 from outgrow.demo.neptune_export import START, RunExport
 
 PART_ROWS = 4_000_000
@@ -87,11 +87,10 @@ def main() -> None:
             export(folder / "export", asked.runs, asked.series, each)
         size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
         print(f"{total:,} points in {asked.runs} runs, {size / 1e6:,.0f} MB", flush=True)
-        copy = "from outgrow.cli import main; main()"
         places = (f"neptune:{folder / 'export'}", f"archive:{folder / 'archive'}")
         with results.timed("outgrow copy → archive, the whole command", total):
             process = subprocess.Popen(
-                [sys.executable, "-c", copy, "copy", *places, "--workers", str(asked.workers)],
+                [*OUTGROW, "copy", *places, "--workers", str(asked.workers)],
                 cwd=folder,
                 stdout=subprocess.DEVNULL,
             )
