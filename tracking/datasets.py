@@ -13,6 +13,9 @@ from ..model import DatasetUse
 from .values import check_key, files_below
 
 _CHUNK = 1 << 20
+_HASHED = 4 << 30
+"""Bytes of a Hugging Face data set up to which its rows are read for the digest."""
+_ROWS = 10_000
 
 
 class _Facts:
@@ -70,7 +73,7 @@ def _add(facts: _Facts, data: Any, part: str) -> None:
         _add_pandas(facts, data, part)
     elif kind == "pyarrow":
         _add_arrow(facts, data, part)
-    elif kind == "datasets" and hasattr(data, "_fingerprint"):
+    elif kind == "datasets" and hasattr(data, "info"):
         _add_hugging_face(facts, data, part)
     else:
         _add_array(facts, data, part)
@@ -140,6 +143,13 @@ def _add_arrow(facts: _Facts, data: Any, part: str) -> None:
     if not isinstance(table, pa.Table):
         _add_array(facts, table.to_numpy(zero_copy_only=False), part)
         return
+    _mix_tables(facts, [table])
+    facts.schema[part or "columns"] = {field.name: str(field.type) for field in table.schema}
+    facts.count(table.num_rows)
+
+
+def _mix_tables(facts: _Facts, tables: Iterable[Any]) -> None:
+    import pyarrow as pa
 
     class _Hashing:
         closed = False
@@ -152,21 +162,32 @@ def _add_arrow(facts: _Facts, data: Any, part: str) -> None:
 
         def close(self) -> None: ...
 
-    whole = table.combine_chunks().replace_schema_metadata(None)
-    with pa.ipc.new_stream(pa.PythonFile(_Hashing(), "w"), whole.schema) as writer:
-        writer.write_table(whole)
-    facts.schema[part or "columns"] = {field.name: str(field.type) for field in whole.schema}
-    facts.count(whole.num_rows)
+    for table in tables:
+        whole = table.combine_chunks().replace_schema_metadata(None)
+        with pa.ipc.new_stream(pa.PythonFile(_Hashing(), "w"), whole.schema) as writer:
+            writer.write_table(whole)
 
 
 def _add_hugging_face(facts: _Facts, data: Any, part: str) -> None:
-    """A `datasets.Dataset`: its fingerprint is its digest."""
+    """A `datasets.Dataset`, by its rows; a large one by its fingerprint, which is the cache's own.
+
+    A stream (`IterableDataset`) is not read: its digest is that of its description.
+    """
     info = data.info
-    facts.mix(str(data._fingerprint))
-    facts.schema[part or "features"] = {key: str(value) for key, value in data.features.items()}
+    described = {key: str(value) for key, value in (data.features or {}).items()}
+    if not hasattr(data, "_fingerprint"):
+        facts.mix("stream", str(info.builder_name), str(info.config_name), str(info.version))
+        facts.mix(str(data.split), json.dumps(described))
+    elif data.data.nbytes > _HASHED:
+        facts.mix(str(data._fingerprint))
+    else:
+        facts.mix(json.dumps(described))
+        _mix_tables(facts, data.with_format("arrow").iter(_ROWS))
+    if hasattr(data, "__len__"):
+        facts.count(len(data))
+    facts.schema[part or "features"] = described
     facts.source, facts.source_type = info.builder_name or facts.source, "hugging_face"
     facts.version = str(info.version) if info.version else facts.version
-    facts.count(len(data))
 
 
 def indices(part: Any) -> list[int]:

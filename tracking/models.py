@@ -10,14 +10,16 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..errors import MissingSDK
 from ..model import Value
 from .values import files_below
+from .warning import IntegrationWarning, warn
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ def _library(thing: Any) -> str:
         "lightgbm",
         "catboost",
         "sklearn",
+        "keras",  # before torch: with that backend a Keras model is a torch module too
         "torch",
-        "keras",
     ):
         if name in modules:
             return name
@@ -73,12 +75,69 @@ def _save(model: Any, folder: Path, example: Any, format: str, trusted: list[str
         return {"format": "files"} | _copy(Path(model), folder)
     if library == "sklearn" and importlib.util.find_spec("mlflow.sklearn"):
         return facts | _save_sklearn(model, folder, example, format, trusted)
+    if library == "lightgbm" and hasattr(model, "booster_"):  # the wrapper that looks like scikit-learn's
+        if hasattr(model, "classes_"):
+            facts["classes"] = model.classes_.tolist()
+        model = model.booster_
     if library in ("xgboost", "lightgbm", "catboost") and hasattr(model, "save_model"):
         folder.mkdir(parents=True)
         name = {"xgboost": "model.ubj", "catboost": "model.cbm"}.get(library, "model.txt")
         model.save_model(str(folder / name))
-        return facts | {"format": Path(name).suffix[1:]}
-    return facts | _save_beside(model, folder, format, trusted)
+        facts["format"] = Path(name).suffix[1:]
+    else:
+        facts |= _save_beside(model, folder, format, trusted)
+    if example is not None:
+        facts |= _save_example(model, folder, example)
+    return facts
+
+
+def _save_example(model: Any, folder: Path, example: Any) -> dict[str, Value]:
+    """The example as MLflow's scoring takes one, and the signature as far as it can be told."""
+    from mlflow.models import infer_signature
+
+    given = _arrays(example)
+    if hasattr(given, "to_json"):
+        content = {"dataframe_split": json.loads(given.to_json(orient="split", index=False))}
+    else:
+        content = {"inputs": given}
+    text = json.dumps(content, default=lambda value: value.tolist())
+    (folder / "input_example.json").write_text(text, "utf-8")
+    with _quiet():
+        try:
+            signature = infer_signature(given, _arrays(_predicted(model, example)))
+        except Exception as error:  # noqa: BLE001 - a model may want its input in another form
+            reason = error
+        else:
+            return {"signature": json.loads(json.dumps(signature.to_dict()))}
+    warn(f"the model does not take the input example: {reason}", IntegrationWarning)
+    return {}
+
+
+def _predicted(model: Any, example: Any) -> Any:
+    if _library(model) == "keras":
+        return model.predict(example, verbose=0)
+    if hasattr(model, "predict"):
+        return model.predict(example)
+    if not hasattr(model, "state_dict"):
+        return None  # a pipeline, a tokenizer
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return model(**example) if isinstance(example, Mapping) else model(example)
+    finally:
+        model.train(training)
+
+
+def _arrays(value: Any) -> Any:
+    """Tensors as NumPy arrays, in the mappings and objects with fields that hold them."""
+    if hasattr(value, "detach"):
+        return value.detach().cpu().numpy()
+    if isinstance(value, Mapping):
+        return {str(key): _arrays(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def _copy(source: Path, folder: Path) -> dict[str, Value]:
@@ -100,11 +159,11 @@ def _save_beside(thing: Any, folder: Path, format: str, trusted: list[str]) -> d
         return _copy(Path(thing), folder) | {"format": "files"}
     library = _library(thing)
     if hasattr(thing, "save_pretrained"):
-        options = (
-            {"safe_serialization": True} if library == "transformers" and hasattr(thing, "parameters") else {}
-        )
-        thing.save_pretrained(str(folder), **options)
+        thing.save_pretrained(str(folder))
         return {"format": "pretrained"}
+    if library == "tokenizers" and hasattr(thing, "save"):
+        thing.save(str(folder / "tokenizer.json"))
+        return {"format": "tokenizers"}
     if library == "torch" and hasattr(thing, "state_dict"):
         return _save_torch(thing, folder)
     if library == "keras":
@@ -156,11 +215,22 @@ def _save_pickled(thing: Any, folder: Path) -> dict[str, Value]:
 
 
 def _save_torch(module: Any, folder: Path) -> dict[str, Value]:
-    """Weights only, as safetensors: the class itself is in the code."""
-    if importlib.util.find_spec("safetensors") is None:
-        raise TypeError("torch weights are kept as safetensors; pip install safetensors")
-    from safetensors.torch import save_model
+    """Weights only, as safetensors: the class itself is in the code.
 
+    With the names that the module itself gives them, without those of what wraps it.
+    """
+    if importlib.util.find_spec("safetensors") is None:
+        raise MissingSDK("torch weights are kept as safetensors", hint="pip install safetensors")
+    from safetensors.torch import save_model
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif (compiled := getattr(module, "_orig_mod", None)) is not None:
+            module = compiled
+        else:
+            break
     save_model(module, str(folder / "model.safetensors"))
     return {"format": "safetensors"}
 

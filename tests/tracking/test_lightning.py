@@ -75,21 +75,25 @@ def test_a_training_arrives_with_its_best_checkpoint(tmp_path: Path, batches: An
     net = Net()
     training = trainer(logger, callbacks=[ModelCheckpoint(monitor="val/loss", mode="min")])
     training.fit(net, batches, batches)
-    assert logger.experiment._finished is False  # asked for again, the run is taken up again
     run_id = logger.version
+    assert outgrow.active_run() is None
     training.test(net, batches, verbose=False)
     assert outgrow.active_run() is None
+    logger.experiment.log_bytes("fine", "notes.txt")  # whoever asks for the run takes it up again
+    logger.finalize("success")
     got = frameworks.arrived(tmp_path)["fit"]
     assert (got.run.status, got.run.tags["owner"]) == (Status.FINISHED, "ml")
     assert got.run.params == {"width": 3, "lr": 0.1}
     assert got.points["train/loss"] == list(enumerate(net.seen))
     assert [step for step, _ in got.points["val/loss"]] == [3, 7]
     assert [step for step, _ in got.points["test/loss"]] == [8]
+    assert got.files == {"notes.txt": b"fine"}
     ((artifact, files),) = got.models
     best = training.checkpoint_callback.best_model_path
     assert Path(best).parent == tmp_path / "digits" / run_id / "checkpoints"
     assert artifact.tags == {
         "format": "lightning", "checkpoint": Path(best).name, "monitor": "val/loss", "mode": "min",
+        "checkpoint_step": best.rpartition("=")[2].removesuffix(".ckpt"),
         "score": str(float(training.checkpoint_callback.best_model_score)),
     }  # fmt: skip
     assert float(artifact.tags["score"]) == pytest.approx(min(value for _, value in got.points["val/loss"]))

@@ -59,11 +59,14 @@ def test_numbers_of_every_kind_are_metrics(run: Any, target: Any) -> None:
         (lambda run: run.log({1: 1.0}), TypeError),
         (lambda run: run.log({"": 1.0}), ValueError),
         (lambda run: run.log({"a\nb": 1.0}), ValueError),
+        (lambda run: run.log({"a\ud800": 1.0}), ValueError),
+        (lambda run: run.log({"a" * 1_001: 1.0}), ValueError),
         (lambda run: run.log({"a": 1.0}, step="1"), TypeError),
         (lambda run: run.log({"a": 1.0}, step=float("nan")), ValueError),
         (lambda run: run.log({"a": 1.0}, step=2**63), ValueError),
         (lambda run: run.log({"a": 1.0}, time=datetime(2026, 1, 1)), ValueError),  # noqa: DTZ001
         (lambda run: run.log({"a": 1.0}, time="now"), TypeError),
+        (lambda run: run.log({"a": 1.0}, time=1e18), ValueError),
         (lambda run: run.log_text("a", 1), TypeError),
         (lambda run: run.log_histogram("a", [1, 2], [1, 2]), ValueError),
         (lambda run: run.log_params(3), TypeError),
@@ -122,6 +125,43 @@ def test_steps_follow_the_highest_and_keep_what_is_given(run: Any, target: Any) 
     run.finish()
     target.deliver(run.folder)
     assert [step for _, step, _ in target.points()] == [0, 1, 10, 11, 3, 12, -1, 0.5, 3, 13]
+
+
+def test_awkward_content_arrives(run: Any, target: Any, tmp_path: Path) -> None:
+    """Content is never a reason to raise: it is kept, or written out."""
+    run.log_text("sample", "half a pair \ud83d, a \0, a \n")
+    run.log_text("long", "x" * 3_000_000)
+    run.log_histogram("weights", [float("-inf"), 0, np.nan], np.array([1, np.inf]))
+    run.log_params({"broken": "\udcff", "deep": {"a": [["\ud800"]]}, "path": Path(os.fsdecode(b"\xff"))})
+    run.set_tags({"note": "\udc80"})
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("latin")
+    run.log_artifact(folder)
+    run.log({f"metric_{n}": n for n in range(5_000)}, step=-(2**61), time=datetime(1, 1, 1, tzinfo=UTC))
+    run.finish()
+    target.deliver(run.folder)
+    texts = [text for batch in target.source.texts(target.run) for text in batch.column("text").to_pylist()]
+    assert texts == ["half a pair \\ud83d, a \0, a \n", "x" * 3_000_000]
+    (histogram,) = target.source.histograms(target.run)
+    assert repr(histogram.column("edges").to_pylist()) == "[[-inf, 0.0, nan]]"
+    assert histogram.column("counts").to_pylist() == [[1.0, float("inf")]]
+    assert target.run.params == {"broken": "\\udcff", "deep/a": [["\\ud800"]], "path": "\\udcff"}
+    assert target.run.tags == {"note": "\\udc80"}
+    assert target.files() == {"out/caf_e9.txt": b"latin"}
+    assert len(target.points()) == 5_000
+
+
+def test_a_mistake_can_be_corrected(run: Any) -> None:
+    """What was refused does not count as logged."""
+    cyclic: dict[str, Any] = {"lr": 1}
+    cyclic["self"] = cyclic
+    with pytest.raises(RecursionError):
+        run.log_params(cyclic)
+    with pytest.raises(ValueError, match="label"):
+        run.set_tags({"owner": "me"}, "")
+    run.log_params({"lr": 2})
+    assert "owner" not in run._tags
 
 
 def test_threads_get_a_step_each(run: Any, target: Any) -> None:
@@ -216,8 +256,11 @@ run = outgrow.start_run("digits", id=sys.argv[1], config=config, capture=False)
 run.log({"a": 1.0})
 if sys.argv[1] == "failing":
     raise RuntimeError("boom")
+if sys.argv[1] == "interrupted":
+    raise KeyboardInterrupt
 """
-    for name, status in (("fine", Status.FINISHED), ("failing", Status.FAILED)):
+    expected = {"fine": Status.FINISHED, "failing": Status.FAILED, "interrupted": Status.KILLED}
+    for name, status in expected.items():
         subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, check=False)
         delivery = target.deliver(settings().journal / name)
         assert delivery.run.status is status

@@ -67,6 +67,11 @@ class Attachment:
     def begun(self) -> bool:
         return self._run is not None
 
+    @property
+    def run_id(self) -> str:
+        """Of the run, which is begun for it, but not taken up again."""
+        return (self._run or self.run).id
+
     def _begin(self, options: dict[str, Any]) -> None:
         self._run = start_run(self.experiment, **options)
         self._own = True
@@ -74,7 +79,7 @@ class Attachment:
 
     def renew(self, **options: Any) -> None:
         """Let the next thing logged begin another run of its own, as for the next trial of a search."""
-        if self._own:
+        if self._run is None or self._own:
             self._run = None
             self.options |= options
 

@@ -51,6 +51,7 @@ class LightningLogger(Logger):  # type: ignore[misc]
         self._log_model = log_model
         self._checkpoints: Any = None
         self._kept: set[tuple[str, float]] = set()
+        self._steps: dict[str, int | None] = {}
 
     @property
     @rank_zero_experiment  # type: ignore[untyped-decorator]
@@ -66,7 +67,7 @@ class LightningLogger(Logger):  # type: ignore[misc]
     @property
     def version(self) -> str | None:
         """The run's id; None in other processes than that of rank zero."""
-        return str(self._attached.run.id) if rank_zero_only.rank == 0 else None
+        return self._attached.run_id if rank_zero_only.rank == 0 else None
 
     @rank_zero_only  # type: ignore[untyped-decorator]
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
@@ -78,6 +79,8 @@ class LightningLogger(Logger):  # type: ignore[misc]
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self._checkpoints = checkpoint_callback
+        for path in (checkpoint_callback.last_model_path, checkpoint_callback.best_model_path):
+            self._steps.setdefault(path, getattr(checkpoint_callback, "_last_global_step_saved", None))
         if self._log_model == "all":
             self._keep(checkpoint_callback.last_model_path or checkpoint_callback.best_model_path)
             self._keep(checkpoint_callback.best_model_path)
@@ -102,6 +105,8 @@ class LightningLogger(Logger):  # type: ignore[misc]
         callback = self._checkpoints
         with self._attached.harmless("log a checkpoint"):
             tags = {"format": "lightning", "checkpoint": Path(path).name}
+            if (step := self._steps.get(path)) is not None:
+                tags["checkpoint_step"] = str(step)
             if callback.monitor is not None:
                 tags |= {"monitor": callback.monitor, "mode": callback.mode}
                 score = callback.best_k_models.get(path)

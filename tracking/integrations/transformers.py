@@ -91,7 +91,9 @@ class TransformersCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and self._log_model == "all":
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             with self._attached.harmless("log a checkpoint"):
-                self._attached.run.log_model(folder, "checkpoint", tags={"step": state.global_step})
+                self._attached.run.log_model(
+                    folder, "checkpoint", tags={"checkpoint_step": state.global_step}
+                )
 
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **_: Any
@@ -112,8 +114,9 @@ class TransformersCallback(TrainerCallback):  # type: ignore[misc]
                 IntegrationWarning,
             )
             return
-        tags: dict[str, Any] = {"step": state.global_step}
+        tags: dict[str, Any] = {"checkpoint_step": state.global_step}
         if state.best_model_checkpoint and args.load_best_model_at_end:
-            tags = {"checkpoint": os.path.basename(state.best_model_checkpoint)}
+            checkpoint = os.path.basename(state.best_model_checkpoint)
+            tags = {"checkpoint": checkpoint, "checkpoint_step": checkpoint.rpartition("-")[2]}
             tags |= {"monitor": args.metric_for_best_model, "score": float(state.best_metric)}
         self._attached.run.log_model(model, "model", preprocessor=processing_class, tags=tags)
