@@ -95,10 +95,14 @@ class News:
 
         rows = self.histograms
         floats = pa.list_(pa.float64())
-        edges, counts = [row.edges for row in rows], [row.counts for row in rows]
+        columns = ([list(map(float, given)) for given in part] for part in _parts(rows))
         return pa.record_batch(
-            [*_common(rows), pa.array(edges, floats), pa.array(counts, floats)], batches.HISTOGRAMS
+            [*_common(rows), *(pa.array(column, floats) for column in columns)], batches.HISTOGRAMS
         )
+
+
+def _parts(rows: list[Histogram]) -> tuple[list[list[float | str]], list[list[float | str]]]:
+    return [row.edges for row in rows], [row.counts for row in rows]
 
 
 def _common(rows: list[Any]) -> Iterator[pa.Array]:

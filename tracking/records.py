@@ -55,8 +55,8 @@ class Histogram(_Record, tag="hist"):
     key: str
     step: int | float
     time: int
-    edges: list[float]
-    counts: list[float]
+    edges: list[float | str]
+    counts: list[float | str]
 
 
 class Params(_Record, tag="params"):

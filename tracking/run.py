@@ -93,7 +93,9 @@ class Run:
         """Log a point of a text series (a prediction, a note)."""
         if not isinstance(text, str):
             raise TypeError(f"text {key!r} must be text, not {type(text).__name__}")
-        self._append(Text(values.check_key(key), self._step(step), values.microseconds(time), text))
+        self._append(
+            Text(values.check_key(key), self._step(step), values.microseconds(time), values.text(text))
+        )
 
     def log_histogram(
         self,
@@ -109,8 +111,8 @@ class Run:
             raise ValueError(f"histogram {key!r} has {len(counts)} counts and must have one edge more")
         values.check_key(key)
         now = values.microseconds(time)
-        edges, counts = [float(v) for v in edges], [float(v) for v in counts]
-        self._append(Histogram(key, self._step(step), now, edges, counts))
+        numbers = values.numbers(edges), values.numbers(counts)
+        self._append(Histogram(key, self._step(step), now, *numbers))
 
     def _step(self, step: float | None) -> int | float:
         if step is None:
@@ -135,20 +137,21 @@ class Run:
         for key, value in flat.items():
             if key in self._params and to_builtins(self._params[key]) != to_builtins(value):
                 raise ValueError(f"param {key!r} is {self._params[key]!r} already; a param is set once")
-        self._params.update(flat)
         if flat:
             self._append(Params(to_builtins(flat)))
+        self._params.update(flat)
 
     def set_tags(self, tags: Mapping[str, Any] | None = None, /, *labels: str) -> None:
         """Set key → text tags, and add plain labels. A repeated key replaces."""
         given = values.tags(tags or {})
-        self._tags.update(given)
         self._append(Tags(given, [values.check_key(label, "label") for label in labels]))
+        self._tags.update(given)
 
     def log_seeds(self, **seeds: int) -> None:
         """Record the seeds in use, such as `log_seeds(numpy=0, split=7)`."""
-        self._seeds.update({name: int(seed) for name, seed in seeds.items()})
-        self._append(Change({"seeds": self._seeds}))
+        every = self._seeds | {name: int(seed) for name, seed in seeds.items()}
+        self._append(Change({"seeds": every}))
+        self._seeds = every
 
     # --- files, data, models -----------------------------------------------------------------
 
@@ -326,6 +329,11 @@ class Run:
         violation = check_end(self, status)
         self._append(Finish(status, values.now_us(), exit_code))
         self._journal.sync()
+        if lost := self._journal.lost + self._journal.waiting:
+            warn(
+                f"run {self.name or self.id}: {lost:,} records are lost, because the disk never took them",
+                JournalWarning,
+            )
         self._leave()
         self._journal.close()
         return violation

@@ -20,7 +20,12 @@ from ..errors import PolicyViolation
 from ..model import Run as RunRecord
 from ..model import to_builtins
 from ..policy import example_name
-from . import journal, ranks, values
+from . import (
+    journal,
+    ranks,
+    report,  # noqa: F401 - imported at exit it would change the exit code of a program that Ctrl-C ended
+    values,
+)
 from .ending import ending
 from .fold import Fold, News
 from .journal import Journal
@@ -83,12 +88,12 @@ def start_run(
     record = RunRecord(
         id=run_id,
         experiment=before.experiment if before else experiment,
-        name=name,
+        name=None if name is None else values.text(name),
         started_at=values.moment(values.now_us()),
         group=group,
         job_type=job_type,
         parent=parent.id if isinstance(parent, Run) else parent,
-        description=description,
+        description=None if description is None else values.text(description),
         tags=given_tags,
         labels=[values.check_key(label, "label") for label in labels],
     )

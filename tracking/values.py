@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 from ..model import Value, flatten
 
 KEY_LENGTH = 1_000
+_FIRST, _LAST = -62_135_596_800, 253_402_300_800
+"""The years 1 to 9999, which is what a `datetime` holds, in seconds since 1970."""
 T = TypeVar("T")
 
 
@@ -22,9 +25,14 @@ def check_key(key: Any, what: str = "metric") -> str:
     """A key of a metric, param or tag. Raises `TypeError` or `ValueError`."""
     if not isinstance(key, str):
         raise TypeError(f"a {what} key is text, not {type(key).__name__}: {key!r}")
-    if not key or len(key) > KEY_LENGTH or any(ord(c) < 32 for c in key):
+    if not key or len(key) > KEY_LENGTH or any(ord(c) < 32 for c in key) or text(key) != key:
         raise ValueError(f"a {what} key has 1 to {KEY_LENGTH} printable characters, unlike {key[:80]!r}")
     return key
+
+
+def text(given: str) -> str:
+    """Text that UTF-8 can hold: lone surrogates, as of a file name that is not UTF-8, are written out."""
+    return given if given.isascii() else given.encode("utf-8", "backslashreplace").decode()
 
 
 def number(key: str, value: Any) -> float | str:
@@ -52,6 +60,11 @@ def number(key: str, value: Any) -> float | str:
     if math.isfinite(result):
         return result
     return "nan" if math.isnan(result) else "inf" if result > 0 else "-inf"
+
+
+def numbers(values: Sequence[Any]) -> list[float | str]:
+    """Numbers as a record holds them."""
+    return [v if math.isfinite(v) else str(v) for v in map(float, values)]
 
 
 def metrics(data: Mapping[str, Any]) -> dict[str, float | str]:
@@ -88,6 +101,8 @@ def microseconds(value: datetime | float | None) -> int:
             raise ValueError("a time needs a time zone, such as datetime.now(UTC)")
         return int(value.timestamp()) * 1_000_000 + value.microsecond
     if isinstance(value, int | float) and math.isfinite(value):
+        if not _FIRST <= value < _LAST:
+            raise ValueError(f"a time is in seconds since 1970, and of the years 1 to 9999, unlike {value!r}")
         return round(value * 1_000_000)
     raise TypeError(f"a time is a datetime or seconds since 1970, not {value!r}")
 
@@ -112,7 +127,9 @@ def plain(value: Any) -> Value:
     """A param value in the types of the model; what is none of them becomes its name or text."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
-    for kind in (bool, int, float, str):
+    if isinstance(value, str):
+        return text(str(value))
+    for kind in (bool, int, float):
         if isinstance(value, kind):
             return value if type(value) is kind else kind(value)  # such as numpy.float64
     if value is None:
@@ -120,11 +137,11 @@ def plain(value: Any) -> Value:
     if isinstance(value, datetime):
         return value if value.tzinfo else value.astimezone()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {text(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
         return [plain(item) for item in value]
     if isinstance(value, PurePath | os.PathLike):
-        return os.fspath(value)
+        return text(str(os.fspath(value)))
     if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
         return plain(value.tolist())
     if isinstance(value, type) or callable(value):
@@ -133,8 +150,8 @@ def plain(value: Any) -> Value:
             if hasattr(value, "__qualname__")
             else type(value).__name__
         )
-    text = repr(value)
-    return type(value).__name__ if " at 0x" in text else text
+    shown = text(repr(value))
+    return type(value).__name__ if " at 0x" in shown else shown
 
 
 def tags(given: Mapping[str, Any]) -> dict[str, str]:
@@ -148,8 +165,13 @@ def tags(given: Mapping[str, Any]) -> dict[str, str]:
             raise ValueError(f"tag {key!r}: the prefix 'outgrow.' is kept for outgrow itself")
         if not isinstance(value, str | int | float | bool):
             raise TypeError(f"tag {key!r} must be text, not {type(value).__name__}")
-        result[key] = str(value)
+        result[key] = text(str(value))
     return result
+
+
+def _name(path: str) -> str:
+    """The path with the bytes of a name that is not UTF-8 as hexadecimal numbers."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"_{ord(found[0]) & 0xFF:02x}", path)
 
 
 def file_path(path: str) -> str:
@@ -158,7 +180,7 @@ def file_path(path: str) -> str:
     from ..errors import Corrupt
 
     try:
-        return checked(path)
+        return checked(_name(path))
     except Corrupt as error:
         raise ValueError(f"{path!r} is not a relative path without '..'") from error
 
@@ -166,4 +188,4 @@ def file_path(path: str) -> str:
 def files_below(folder: Path) -> list[tuple[str, Path]]:
     """Every file below a folder, as (`/`-separated relative path, file), in order."""
     found = (entry for entry in folder.rglob("*") if entry.is_file())
-    return sorted((entry.relative_to(folder).as_posix(), entry) for entry in found)
+    return sorted((_name(entry.relative_to(folder).as_posix()), entry) for entry in found)
