@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import subprocess
@@ -134,24 +133,20 @@ run.finish()
     assert target.run.status is Status.KILLED
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
 def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
     code = """
+import ctypes, tempfile
+# Without its capabilities even root is bound by a folder's mode: version 3, this process, none of them.
+ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 os.makedirs(".outgrow/journal"); os.chmod(".outgrow/journal", 0o555)
-os.setuid(65534)
+os.mkdir("elsewhere"); tempfile.tempdir = "elsewhere"
 with begin() as run: run.log({"loss": 0.0})
 print(run.folder)
 """
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents:
-        if not os.stat(parent).st_mode & 0o001:
-            pytest.skip(f"{parent} cannot be entered by others")
     done = run_script(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cannot write its journal") == 1
-    folder = Path(done.stdout.strip())
-    assert not folder.is_relative_to(tmp_path)
+    folder = tmp_path / done.stdout.strip()
+    assert folder.is_relative_to(tmp_path / "elsewhere")
     assert (folder / "records.jsonl").stat().st_size > 0
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
+    assert not list((tmp_path / ".outgrow" / "journal").iterdir())
