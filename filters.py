@@ -109,6 +109,26 @@ class Filter:
             **{_MAPPINGS[name]: frozenset(found) for name, found in keys.items()},
         )
 
+    @property
+    def ids(self) -> frozenset[str] | None:
+        """The ids that a run must have one of to pass; None where it may have any."""
+        tree = self.tree
+        for node in tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]:
+            match node:
+                case ast.Compare(
+                    left=ast.Name(id="id"), ops=[ast.Eq()], comparators=[ast.Constant(value=str(id))]
+                ):
+                    return frozenset({id})
+                case ast.Compare(
+                    left=ast.Name(id="id"),
+                    ops=[ast.In()],
+                    comparators=[ast.List(elts=parts) | ast.Tuple(elts=parts)],
+                ):
+                    if all(isinstance(part, ast.Constant) for part in parts):
+                        values = [part.value for part in parts if isinstance(part, ast.Constant)]
+                        return frozenset(value for value in values if isinstance(value, str))
+        return None
+
     def __call__(self, run: Run, experiment: str = "") -> bool:
         """Whether the run passes. `experiment` is the name behind the word `experiment`."""
         return bool(_value(self.tree, run, experiment))

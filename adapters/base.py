@@ -251,8 +251,8 @@ class Source(_Closing, ABC):
 
         A fast path for platforms that can read a part of many runs at once; the order is that of
         `runs`. `parts` holds what `where` looks at, which may be pushed down; the caller filters
-        again. A run with an origin record (`Origin.recorded`) comes whole and whatever `where`
-        says, since only that record knows what it was. Unless `parts` is `filters.EVERY_PART`, a run
+        again. A run with an origin record (`Origin.recorded`) comes whole, and whatever `where`
+        says beyond its `ids`, since only that record knows what it was. Unless `parts` is `filters.EVERY_PART`, a run
         of a list may be given to no other method: read it whole first.
         """
         return self.runs(experiment)

@@ -14,6 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import OutgrowError
+from .quick import spare_pandas
 
 # name → (module of this package, one line of help). Kept here so that --help imports none of them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -39,6 +40,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_SHORT = frozenset({"answers", "upkeep"})
+"""Modules whose commands answer in a second or two, and work with Arrow."""
+
+
+def _asks_help(ctx: click.Context, arguments: list[str]) -> bool:
+    return any(name in arguments for name in ctx.help_option_names)
+
+
 class LazyGroup(click.Group):
     """A group whose commands are listed from `COMMANDS` and imported one at a time."""
 
@@ -55,6 +64,14 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and COMMANDS.get(str(name), ("",))[0] in _SHORT and not _asks_help(ctx, rest):
+            spare_pandas()
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..adapters.base import Source
 from ..adapters.fit import text_of
 from ..errors import ConfigError
+from ..filters import Parts
 from ..model import Run
-from ..reading import number, open_location, select
+from ..reading import Floats, number, open_location, select, suggestion
 
 MIN_RUNS = 10
 """Fewer runs than this say nothing about which param mattered."""
-_REPEATS = 12
-_SAMPLE = 1_000
-"""Runs that importance is computed from; a random choice of more adds time, not knowledge."""
+_HALVES = 100
+_BINS = 12
 _SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """How much the metric's prediction suffers when the param is shuffled, as a share of all.
+    """How much of the runs' ranking by the metric the param explains alone, from 0 to 1.
 
-    `low` and `high` are the 5th and 95th percentile over `_REPEATS` resampled forests.
+    The first-order Sobol index of the rank, estimated from given data (bins of equal size, the
+    adjusted correlation ratio: Plischke 2010, doi:10.1016/j.ress.2009.11.003): 0 where the param
+    does not matter or only together with others. `low` and `high` are the 5th and 95th percentile
+    over random halves of the runs, which spread as the estimate itself does.
     """
 
     param: str
@@ -73,112 +77,137 @@ def best(
     Raises `ConfigError` where no run has that metric, with the metrics that exist.
     """
     source = open_location(location)
+    chosen = {"where": where, "experiments": experiments}
+    parts = Parts(fields=frozenset({"name"}), params=None, summary=frozenset({metric}))
     scored: list[tuple[Run, float]] = []
-    left_out, known = 0, set[str]()
-    for _, run in select(source, where=where, experiments=experiments):
-        known.update(run.summary)
+    left_out = 0
+    for _, run in select(source, parts=parts, **chosen):  # type: ignore[arg-type]
         value = number(run.summary.get(metric))
         if value is None or not math.isfinite(value) or not run.status.terminal:
             left_out += 1
         else:
             scored.append((run, value))
     if not scored:
+        listed = select(source, parts=Parts(summary=None), **chosen)  # type: ignore[arg-type]
+        known = {key for _, run in listed for key in run.summary}
         raise ConfigError(
-            f"no finished run in {source.location} has the metric {metric!r}",
-            hint="metrics there: " + (", ".join(sorted(known)[:20]) or "none"),
+            f"no finished run in {source.location} has the metric {metric!r} as a finite number",
+            hint=suggestion(metric, known - {metric}, "metrics"),
         )
     sign = 1.0 if mode == "min" else -1.0
     scored.sort(key=lambda pair: (sign * pair[1], pair[0].id))
-    importance: list[Importance] = []
+    enough = len(scored) >= MIN_RUNS
+    varied = [tried for tried in _tried([run for run, _ in scored]) if tried.varies] if enough else []
     note = None
-    names = _varied(scored)
-    if len(scored) < MIN_RUNS:
+    if not enough:
         note = f"{len(scored)} runs are too few to say which param mattered (at least {MIN_RUNS})"
-    elif not names:
+    elif not varied:
         note = "no param varies"
-    else:
-        importance = _importance(scored, names)
     return Best(
         metric=metric,
         mode=mode,
         runs=len(scored),
         left_out=left_out,
-        winners=scored[:top],
-        importance=importance,
-        settled=_settled(scored, names) if len(scored) >= MIN_RUNS else [],
+        winners=_whole(source, scored[:top]),
+        importance=_importance(varied, np.array([score for _, score in scored])),
+        settled=[_settled(tried, max(3, len(scored) // 4)) for tried in varied],
         note=note,
     )
 
 
-def _varied(scored: Sequence[tuple[Run, float]]) -> list[str]:
-    """Params with more than one value, and not another value in every run unless they are numbers."""
-    result = []
-    for name in sorted({key for run, _ in scored for key in run.params}):
-        values = [run.params.get(name) for run, _ in scored]
-        distinct = {text_of(v) for v in values}
-        numeric = all(v is None or number(v) is not None for v in values)
-        if len(distinct) > 1 and (numeric or len(distinct) <= max(2, len(scored) // 2)):
-            result.append(name)
-    return result
+def _whole(source: Source, winners: Sequence[tuple[Run, float]]) -> list[tuple[Run, float]]:
+    """The winners with everything that is known of them."""
+    ids = [run.id for run, _ in winners]
+    runs = {run.id: run for _, run in select(source, where=f"id in {ids!r}")}
+    return [(runs.get(run.id, run), score) for run, score in winners]
 
 
-def _column(scored: Sequence[tuple[Run, float]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Numbers as they are (absent: NaN); words as ranks of their mean result, which a tree can split."""
-    values = [run.params.get(name) for run, _ in scored]
-    numbers = [number(v) for v in values]
-    if all(n is not None or v is None for n, v in zip(numbers, values, strict=True)):
-        return np.array([math.nan if n is None else n for n in numbers])
-    words = [text_of(v) for v in values]
-    means = {
-        w: float(np.mean([s for x, (_, s) in zip(words, scored, strict=True) if x == w])) for w in set(words)
-    }
-    ranks = {w: float(i) for i, w in enumerate(sorted(means, key=lambda w: (means[w], w)))}
-    return np.array([ranks[w] for w in words])
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """The values of one param, the best run's first: numbers (absent: NaN), or words."""
+
+    name: str
+    numbers: Floats | None
+    words: list[str]
+
+    @property
+    def varies(self) -> bool:
+        """More than one value, and not another word in every run."""
+        if self.numbers is not None:
+            return len(np.unique(self.numbers)) > 1
+        return 1 < len(set(self.words)) <= max(2, len(self.words) // 2)
 
 
-def _importance(scored: Sequence[tuple[Run, float]], names: Sequence[str]) -> list[Importance]:
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
+def _tried(runs: Sequence[Run]) -> Iterator[_Tried]:
+    for name in sorted(set[str]().union(*(run.params for run in runs))):
+        values = [run.params.get(name) for run in runs]
+        try:
+            if bool in set(map(type, values)):
+                raise ValueError
+            told = [math.nan if value is None else float(value) for value in values]  # type: ignore[arg-type]
+            yield _Tried(name, np.array(told), [])
+        except (TypeError, ValueError, OverflowError):
+            yield _Tried(name, None, [text_of(value) for value in values])
 
-    table = np.column_stack([_column(scored, name) for name in names])
-    target = np.array([score for _, score in scored])
-    if not np.ptp(target) > 0:
+
+def _importance(varied: Sequence[_Tried], scores: Floats) -> list[Importance]:
+    if not varied or not np.ptp(scores) > 0:
         return []
+    rank = _ranks(scores)
+    rank = ((rank - rank.mean()) / rank.std()).astype(np.float32)
+    count, half = len(rank), len(rank) // 2
     random = np.random.default_rng(_SEED)
-    if len(target) > _SAMPLE:
-        chosen = random.choice(len(target), _SAMPLE, replace=False)
-        table, target = table[chosen], target[chosen]
-    shares = []
-    for repeat in range(_REPEATS):
-        rows = random.integers(0, len(target), len(target))
-        forest = RandomForestRegressor(n_estimators=16, min_samples_leaf=2, random_state=repeat)
-        forest.fit(table[rows], target[rows])
-        raw = permutation_importance(forest, table, target, n_repeats=1, random_state=repeat).importances_mean
-        raw = np.clip(raw, 0.0, None)
-        shares.append(raw / raw.sum() if raw.sum() > 0 else raw)
-    matrix = np.array(shares)
-    result = [
-        Importance(
-            param=name,
-            share=float(matrix[:, i].mean()),
-            low=float(np.percentile(matrix[:, i], 5)),
-            high=float(np.percentile(matrix[:, i], 95)),
-        )
-        for i, name in enumerate(names)
-    ]
-    return sorted(result, key=lambda item: -item.share)
+    chosen = np.zeros((_HALVES, count), np.float32)
+    for row in chosen:
+        row[random.permutation(count)[:half]] = 1
+    of_total = (chosen @ rank, chosen @ rank**2)
+    total = of_total[1] - of_total[0] ** 2 / half
+    result = []
+    for tried in varied:
+        member = _bins(tried, half)
+        sizes, sums = chosen @ member, chosen @ (member * rank[:, None])
+        used = (sizes > 0).sum(axis=1)
+        between = (sums**2 / np.maximum(sizes, 1)).sum(axis=1) - of_total[0] ** 2 / half
+        within = (total - between) / np.maximum(half - used, 1)
+        shares = (between - (used - 1) * within) / total  # what chance alone would explain is taken off
+        low, share, high = np.clip([np.percentile(shares, 5), shares.mean(), np.percentile(shares, 95)], 0, 1)
+        result.append(Importance(param=tried.name, share=float(share), low=float(low), high=float(high)))
+    return sorted(result, key=lambda item: (-item.share, item.param))
 
 
-def _settled(scored: Sequence[tuple[Run, float]], names: Sequence[str]) -> list[Settled]:
-    quarter = scored[: max(3, len(scored) // 4)]
-    return [Settled(param=name, best=_range(quarter, name), tried=_range(scored, name)) for name in names]
+def _ranks(scores: Floats) -> Floats:
+    """Equal scores share their mean rank."""
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(count) - (count - 1) / 2)[place]
+    return ranks
 
 
-def _range(scored: Sequence[tuple[Run, float]], name: str) -> str:
-    values = [run.params.get(name) for run, _ in scored if run.params.get(name) is not None]
-    numbers = [n for v in values if (n := number(v)) is not None]
-    if values and len(numbers) == len(values):
-        low, high = min(numbers), max(numbers)
+def _bins(tried: _Tried, half: int) -> npt.NDArray[np.float32]:
+    """Row a run, column a bin of about equal size: 1 where the run is in the bin."""
+    most = max(2, min(_BINS, half // 4))
+    if tried.numbers is None:
+        _, place = np.unique(tried.words, return_inverse=True)
+    else:
+        values, place = np.unique(tried.numbers, return_inverse=True)  # NaN is one value, the last
+        if len(values) > most:
+            known = tried.numbers[~np.isnan(tried.numbers)]
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, most + 1)[1:-1]))
+            place = np.where(np.isnan(tried.numbers), len(edges) + 1, np.searchsorted(edges, tried.numbers))
+    member = np.zeros((len(place), int(place.max()) + 1), np.float32)
+    member[np.arange(len(place)), place] = 1
+    return member
+
+
+def _settled(tried: _Tried, best: int) -> Settled:
+    return Settled(param=tried.name, best=_range(tried, best), tried=_range(tried, None))
+
+
+def _range(tried: _Tried, first: int | None) -> str:
+    if tried.numbers is not None:
+        known = tried.numbers[:first][~np.isnan(tried.numbers[:first])]
+        if not len(known):
+            return "none"
+        low, high = known.min(), known.max()
         return f"{low:g}" if low == high else f"{low:g} … {high:g}"
-    words = sorted({text_of(v) for v in values})
+    words = sorted(set(tried.words[:first]))
     return ", ".join(words[:6]) + (" …" if len(words) > 6 else "")

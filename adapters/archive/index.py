@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -89,11 +89,11 @@ class Index:
         row = self.reader.read(place.part, list(STATS)).slice(place.row, 1).to_pylist()[0]
         return dict(row)
 
-    def run_records(self, experiment: str) -> Iterator[str]:
-        """The records of an experiment's runs, one table file in memory at a time."""
+    def run_records(self, experiment: str, ids: Set[str] | None = None) -> Iterator[str]:
+        """The records of an experiment's runs (of these ids alone), one table file in memory at a time."""
         wanted: dict[str, list[Place]] = {}
-        for known in list(self.runs.values()):
-            if known.experiment == experiment:
+        for id, known in list(self.runs.items()):
+            if known.experiment == experiment and (ids is None or id in ids):
                 wanted.setdefault(known.place.part.path, []).append(known.place)
         for places in wanted.values():
             rows = pa.array(sorted(place.row for place in places))

@@ -82,13 +82,14 @@ class ArchiveSource(Source):
             yield without_ours(experiment)
 
     def runs(self, experiment: Experiment, where: Filter | None = None) -> Iterator[Run]:
-        for record in self._index.run_records(experiment.id):
+        for record in self._index.run_records(experiment.id, where.ids if where else None):
             run = load(record, Run, f"a run of {self.location}")
             if where is None or where(run, experiment.name):
                 yield run
 
     def listed(self, experiment: Experiment, where: Filter | None, parts: Parts) -> Iterator[Run]:
-        for run in self.runs(experiment):
+        for record in self._index.run_records(experiment.id, where.ids if where else None):
+            run = load(record, Run, f"a run of {self.location}")
             if where is None or (run.origin and run.origin.recorded) or where(run, experiment.name):
                 yield run
 

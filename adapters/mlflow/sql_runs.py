@@ -86,11 +86,16 @@ def listed(
     database: Database, experiment: Experiment, where: Filter | None, parts: Parts, page: int
 ) -> Iterator[list[Run]]:
     """Lists of at most `page` runs, in the order of `run_ids`. See `Source.listed`."""
-    condition = Condition(where, experiment.name, first=2) if where else None
-    passes = f"(({condition.sql}) OR {_COPIED})" if condition and condition.sql else "1 = 1"
+    passes, parameters = "", [int(experiment.id)]
+    if where and where.ids is not None:
+        passes = f" AND {database.among('run_uuid', '$2')}"
+        parameters.append(database.listed([id for id in where.ids if sendable(id)]))
+    elif where and (condition := Condition(where, experiment.name, first=2)).sql:
+        passes = f" AND (({condition.sql}) OR {_COPIED})"
+        parameters += condition.parameters
     rows = database.tuples(
-        f"SELECT {_ROW}, {_COPIED} FROM runs WHERE experiment_id = $1 AND {passes} ORDER BY start_time, run_uuid",
-        (int(experiment.id), *(condition.parameters if condition and condition.sql else ())),
+        f"SELECT {_ROW}, {_COPIED} FROM runs WHERE experiment_id = $1{passes} ORDER BY start_time, run_uuid",
+        parameters,
     )
     for start in range(0, len(rows), page):
         of_page = rows[start : start + page]
