@@ -22,6 +22,7 @@ from ..model import to_builtins
 from ..policy import example_name
 from . import (
     journal,
+    notebook,
     ranks,
     report,  # noqa: F401 - imported at exit it would change the exit code of a program that Ctrl-C ended
     values,
@@ -119,6 +120,7 @@ def start_run(
         ranks.announce(settings, run_id)
     if capture:
         _sample(run)
+    notebook.began(run)
     return run
 
 
@@ -241,6 +243,8 @@ def _keep_context(run: Run, record: RunRecord, diff: str | None) -> None:
 def _at_exit() -> None:
     """End what was left open: as the exception says that ended the program, if one did."""
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if notebook.inside() is not None:
+        error = None  # some cell's, which did not end the program
     for run in [*reversed(_open)]:
         try:
             run.finish(run._if_left if error is None else ending(error))
