@@ -75,9 +75,9 @@ class Database:
 
     # --- reading ----------------------------------------------------------------------------
 
-    def table(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """The whole answer, as one Arrow table."""
-        with self.cursor() as cursor:
+    def table(self, sql: str, parameters: Sequence[Any] = (), rows: int | None = None) -> pa.Table:
+        """The whole answer, as one Arrow table. `rows`: how many it has at most."""
+        with self.cursor(rows) as cursor:
             cursor.execute(sql, parameters)
             return cursor.table()
 
@@ -135,11 +135,14 @@ class Database:
     # --- connections --------------------------------------------------------------------------
 
     @contextmanager
-    def cursor(self) -> Iterator[Cursor]:
-        """A cursor of a pooled connection, in autocommit; the driver's errors become ours."""
+    def cursor(self, rows: int | None = None) -> Iterator[Cursor]:
+        """A cursor of a pooled connection, in autocommit; the driver's errors become ours.
+
+        `rows`: how many an answer has at most.
+        """
         connection = self._take()
         try:
-            cursor = connection.cursor()
+            cursor = connection.cursor(rows)
             yield cursor
             cursor.close()
         except GeneratorExit:

@@ -35,7 +35,8 @@ from ...errors import (
 BUSY_TIMEOUT_MS = 20_000
 """How long to wait for another writer; MLflow itself waits as long."""
 ROWS_PER_BATCH = 1_000_000
-"""ADBC infers the types of SQLite's columns from the first batch: make that the whole answer."""
+"""ADBC infers the types of SQLite's columns from the first batch: make that the whole answer. It allots
+memory for that many rows to every statement, so a statement whose answer is small should tell."""
 CACHE_KIB = 65_536
 """Page cache of a connection that writes: pages that do not fit lock readers out before the commit."""
 
@@ -76,7 +77,8 @@ class Connection(ABC):
     raw: Any
 
     @abstractmethod
-    def cursor(self) -> Cursor: ...
+    def cursor(self, rows: int | None = None) -> Cursor:
+        """`rows`: how many an answer has at most."""
 
     def close(self) -> None:
         self.raw.close()
@@ -119,13 +121,14 @@ class AdbcCursor(Cursor):
 
 
 class AdbcConnection(Connection):
-    def __init__(self, raw: Any, options: dict[str, str]) -> None:
+    def __init__(self, raw: Any, rows_option: str | None = None) -> None:
         self.raw = raw
-        self.options = options
+        self.rows_option = rows_option
         self.loaded: set[str] = set()
 
-    def cursor(self) -> Cursor:
-        return AdbcCursor(self.raw.cursor(adbc_stmt_kwargs=self.options), self.loaded)
+    def cursor(self, rows: int | None = None) -> Cursor:
+        options = {self.rows_option: str(rows or ROWS_PER_BATCH)} if self.rows_option else {}
+        return AdbcCursor(self.raw.cursor(adbc_stmt_kwargs=options), self.loaded)
 
 
 def adbc_sqlite(uri: str) -> Connection:
@@ -135,7 +138,7 @@ def adbc_sqlite(uri: str) -> Connection:
     with raw.cursor() as cursor:
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         cursor.fetchall()
-    return AdbcConnection(raw, {"adbc.sqlite.query.batch_rows": str(ROWS_PER_BATCH)})
+    return AdbcConnection(raw, "adbc.sqlite.query.batch_rows")
 
 
 def adbc_postgresql(uri: str, writable: bool) -> Connection:
@@ -158,7 +161,7 @@ def _prepared(raw: Any, writable: bool) -> Connection:
     raw.adbc_connection.set_autocommit(True)
     with raw.cursor() as cursor:
         cursor.execute(f"SET default_transaction_read_only = {'off' if writable else 'on'}")
-    return AdbcConnection(raw, {})
+    return AdbcConnection(raw)
 
 
 # --- Python's sqlite3 -------------------------------------------------------------------------------
@@ -230,7 +233,7 @@ class PlainConnection(Connection):
         self.raw.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self.loaded: dict[str, str | None] = {}
 
-    def cursor(self) -> Cursor:
+    def cursor(self, rows: int | None = None) -> Cursor:
         return PlainCursor(self.raw, self.loaded)
 
     def close(self) -> None:

@@ -63,6 +63,7 @@ class SqlSource(Source):
         self._stats: dict[str, RunStats] = {}
         self._connection: Connection | None = None
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
 
     def close(self) -> None:
         self.database.close()
@@ -111,26 +112,33 @@ class SqlSource(Source):
             )
             return
         last = -(2**63)
+        with self._lock:
+            counted = self._stats.get(run_id)
+        size = PAGE_POINTS
+        if counted is not None and counted.points is not None:
+            size = min(counted.points + 1, PAGE_POINTS)
         while True:
             page = self.database.table(
                 f"SELECT {sql_points.COLUMNS}, rowid FROM metrics "
-                f"WHERE run_uuid = $1 AND rowid > $2 ORDER BY rowid LIMIT {PAGE_POINTS}",
-                (run_id, last),
+                "WHERE run_uuid = $1 AND rowid > $2 ORDER BY rowid LIMIT $3",
+                (run_id, last, size),
+                rows=size,
             )
             yield from page.drop_columns(["rowid"]).to_batches()
-            if page.num_rows < PAGE_POINTS:
+            if page.num_rows < size:
                 return
             last = page.column("rowid")[-1].as_py()
 
     def stats(self, run: Run) -> RunStats:
-        with self._lock:
-            if (known := self._stats.get(run.id)) is not None:
-                return known
-            page = self._pages.get(run.id, (run.id,))
-        counted = sql_runs.stats(self.database, page)
-        with self._lock:
-            self._stats.update((id, counted[id]) for id in page if id in self._pages)
-        return counted[run.id]
+        with self._counting:  # a page is counted once, however many ask for its runs
+            with self._lock:
+                if (known := self._stats.get(run.id)) is not None:
+                    return known
+                page = self._pages.get(run.id, (run.id,))
+            counted = sql_runs.stats(self.database, page)
+            with self._lock:
+                self._stats.update((id, counted[id]) for id in page if id in self._pages)
+            return counted[run.id]
 
     def _remember(self, page: Sequence[str]) -> None:
         """Which runs were listed together: their counts are taken together."""
