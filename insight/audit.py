@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +11,8 @@ from ..adapters.base import Source
 from ..config import Policy
 from ..errors import OutgrowError
 from ..evidence import REDEPLOYABLE, REPRODUCIBLE, Kind, evidence, missing
-from ..model import Artifact, File, Run
+from ..filters import Parts
+from ..model import Artifact, Experiment, File, Run
 from ..policy import check_finish, check_start
 from ..reading import open_location, select
 
@@ -97,9 +98,30 @@ def audit(
     platform tells one. `policy` (`[policy]` of the configuration) adds its own rules.
     """
     source = open_location(location)
+    chosen = select(source, where=where, experiments=experiments)
+    return grade(
+        source,
+        chosen,
+        deep=deep,
+        policy=policy,
+        progress=progress,
+        registry=where is None and not experiments,
+    )
+
+
+def grade(
+    source: Source,
+    chosen: Iterable[tuple[Experiment, Run]],
+    *,
+    registry: bool,
+    deep: bool = False,
+    policy: Policy | None = None,
+    progress: Callable[[Run], None] | None = None,
+) -> Audit:
+    """Grade runs that are already listed. `registry`: they are all runs, so that its versions can be graded too."""
     audits: list[RunAudit] = []
     complete: dict[str, set[str]] = {}
-    for experiment, run in select(source, where=where, experiments=experiments):
+    for experiment, run in chosen:
         if not run.status.terminal:
             continue
         files, artifacts = list(source.files(run)), list(source.artifacts(run))
@@ -111,7 +133,7 @@ def audit(
     audits.sort(key=lambda a: (-len(a.findings), a.project, a.owner, a.run.id))
     return Audit(
         runs=audits,
-        registry=_audit_registry(source, complete) if where is None and not experiments else [],
+        registry=_audit_registry(source, complete) if registry else [],
         by_project=_summaries(audits, lambda a: a.project),
         by_owner=_summaries(audits, lambda a: a.owner),
     )
@@ -200,11 +222,12 @@ def _audit_file(source: Source, run: Run, file: File, deep: bool) -> Finding | N
 
 
 def _audit_registry(source: Source, complete: dict[str, set[str]]) -> list[Finding]:
-    known = {run.id: run for _, run in select(source, deleted=True)}
+    models = [model for model in source.registry() if model.kind == "model"]
+    if not models:
+        return []
+    known = {run.id: run for _, run in select(source, deleted=True, parts=Parts())}
     findings = []
-    for model in source.registry():
-        if model.kind != "model":
-            continue
+    for model in models:
         for version in model.versions:
             name = f"{model.name} version {version.version}" + (
                 f" ({', '.join(version.aliases)})" if version.aliases else ""

@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ..adapters.base import Source
 from ..errors import LocationError
+from ..filters import Parts
 from ..model import Artifact, File, ModelVersion, RegisteredModel, Run
 from ..reading import open_location, resolve_model, select
 
 NodeKind = Literal["model version", "run", "artifact", "data set", "commit", "environment", "file"]
 CHUNK = 1 << 20
+_LOOKED_AT = Parts(
+    fields=frozenset(
+        {"name", "status", "started_at", "code", "environment", "datasets", "parent", "fork", "artifacts"}
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +66,15 @@ class Graph:
         self.nodes: dict[tuple[str, str], Node] = {}
         self.up: dict[tuple[str, str], list[tuple[tuple[str, str], str]]] = defaultdict(list)
         self.down: dict[tuple[str, str], list[tuple[tuple[str, str], str]]] = defaultdict(list)
-        self.runs: dict[str, Run] = {}
         self.models: list[RegisteredModel] = []
 
     @classmethod
-    def of(cls, source: Source) -> Graph:
+    def of(cls, source: Source, runs: Iterable[Run] | None = None) -> Graph:
+        """The graph of these runs, by default of all, and of the registry."""
         graph = cls(source)
-        for _, run in select(source, deleted=True):
+        for run in (
+            runs if runs is not None else (run for _, run in select(source, deleted=True, parts=_LOOKED_AT))
+        ):
             graph._add_run(run)
         for model in source.registry():
             graph.models.append(model)
@@ -84,7 +92,6 @@ class Graph:
             self.down[made_from.key].append((made.key, word))
 
     def _add_run(self, run: Run) -> None:
-        self.runs[run.id] = run
         facts = {"status": run.status.value}
         if run.started_at:
             facts["started"] = run.started_at.isoformat()
@@ -150,6 +157,7 @@ class Graph:
         found = (
             self._model(text)
             or [n for n in self.nodes.values() if n.kind == "run" and text in (n.id, n.label)]
+            or self._begun(text)
             or [
                 n
                 for n in self.nodes.values()
@@ -169,6 +177,13 @@ class Graph:
                 hint="name a model (NAME, NAME@ALIAS, NAME/VERSION), a run, a data set, a commit, a file or a SHA-256",
             )
         return found
+
+    def _begun(self, text: str) -> list[Node]:
+        """The run whose id alone begins so."""
+        runs = [
+            n for n in self.nodes.values() if n.kind == "run" and len(text) >= 8 and n.id.startswith(text)
+        ]
+        return runs if len(runs) == 1 else []
 
     def _model(self, text: str) -> list[Node]:
         """A bare name is all its versions: each of them may be what is asked about."""
@@ -206,7 +221,7 @@ class Graph:
 
     def _holders(self, digest: str, size: int | None) -> Iterator[tuple[Run, File]]:
         """Runs with that file. Bytes are read only where the platform tells no SHA-256 and the size fits."""
-        for run in self.runs.values():
+        for _, run in select(self.source, deleted=True):
             artifacts: list[Artifact] = list(self.source.artifacts(run))
             files = [*self.source.files(run), *(f for a in artifacts for f in self.source.artifact_files(a))]
             for file in files:

@@ -14,7 +14,7 @@ from ..adapters.fit import text_of
 from ..config import Policy
 from ..model import Experiment, Run
 from ..reading import curves, number, open_location, select
-from .audit import Audit, audit
+from .audit import Audit, grade
 from .lineage import Graph
 
 MAX_COLUMNS = 24
@@ -41,7 +41,7 @@ def report(
     source = open_location(location)
     found = list(select(source, where=where))
     metric = metric or _main_metric([run for _, run in found])
-    graded = audit(source, where=where, policy=policy)
+    graded = grade(source, found, policy=policy, registry=where is None)
     shown = _runs_with_curves([run for _, run in found], metric)
     data: dict[str, Any] = {
         "numbers": _numbers(found, graded),
@@ -51,7 +51,7 @@ def report(
         if metric
         else f"The {len(shown)} newest runs.",
         "tables": [_runs_table(found), _audit_table(graded), _registry_table(source)],
-        "flow": _flow(source),
+        "flow": _flow(Graph.of(source, [run for _, run in found])),
     }
     if metric and (sweep := _sweep([run for _, run in found], metric)):
         data["sweep"] = sweep
@@ -215,9 +215,8 @@ def _sweep(runs: Sequence[Run], metric: str) -> dict[str, Any] | None:
     }
 
 
-def _flow(source: Source) -> dict[str, Any]:
+def _flow(graph: Graph) -> dict[str, Any]:
     """What the registered models came from; without a registry, the newest runs."""
-    graph = Graph.of(source)
     queue = [key for key, node in graph.nodes.items() if node.kind == "model version"]
     if not queue:
         queue = [key for key, node in graph.nodes.items() if node.kind == "run"][-20:]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from .. import filters
 from ..adapters.base import Remover, Source
 from ..config import Retention
 from ..errors import ConfigError
@@ -74,11 +75,12 @@ def retain(
     """Plan only. `remover` adds the orphans that it finds in storage."""
     now = now or datetime.now(UTC)
     source = open_location(location)
+    test = filters.parse(where) if where else None
     found = [(e.name, run) for e, run in select(source, deleted=True)]
     runs = {run.id: run for _, run in found}
     reasons = _reasons(source, found, policy, now)
     _keep_ancestors(runs, reasons)
-    in_scope = {run.id for _, run in select(source, where=where, deleted=True)} if where else set(runs)
+    in_scope = {run.id for experiment, run in found if test is None or test(run, experiment)}
     expiring, kept = [], []
     for experiment, run in found:
         if run.id in reasons:

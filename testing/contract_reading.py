@@ -9,8 +9,8 @@ import pytest
 
 from ..adapters.batches import Fingerprint
 from ..errors import OutgrowError
-from ..filters import parse
-from ..model import File
+from ..filters import EVERY_PART, Parts, parse
+from ..model import File, to_builtins
 from . import hostile, records
 from .compare import read_all
 from .drive import Expected
@@ -63,6 +63,29 @@ class ReadingContract(Contract):
                 if run.id in filled.runs and where(run, experiment.name)
             ]
             assert found == [id_ for id_, e in filled.runs.items() if e.run.name == "digits-sweep-001"]
+
+    def test_lists(self, place: Place, filled: Expected) -> None:
+        """A list of parts of runs, filtered by its caller, is what the runs read whole are."""
+        some = Parts(fields=frozenset({"name", "labels", "started_at"}), summary=frozenset({"train/loss"}))
+        known = next(iter(filled.runs))
+        asked = [
+            (None, some),
+            (None, EVERY_PART),
+            (parse(f"id == {known!r}"), EVERY_PART),
+            (parse('not deleted and metrics["eval/accuracy"] > 0.9'), some),
+            (parse('params.lr > 0.05 or tags.owner == "ml"'), Parts(params=None)),
+        ]
+        with place.source() as source:
+            for experiment in source.experiments():
+                whole = list(source.runs(experiment))
+                for where, parts in asked:
+                    looked_at = parts | where.parts if where else parts
+                    wanted = [run for run in whole if where is None or where(run, experiment.name)]
+                    listed = source.listed(experiment, where, looked_at)
+                    found = [run for run in listed if where is None or where(run, experiment.name)]
+                    assert [run.id for run in found] == [run.id for run in wanted]
+                    for run, other in zip(found, wanted, strict=True):
+                        assert to_builtins(looked_at.of(run)) == to_builtins(looked_at.of(other))
 
     def test_stats_are_true(self, place: Place, filled: Expected) -> None:
         with place.source() as source:
