@@ -20,7 +20,7 @@ from ...locations import Location
 from ...model import Experiment, File, Run, Status
 from .. import batches
 from ..base import RunStats, Source, Throughput
-from . import queue_files
+from . import local, queue_files
 from .queue_lines import Columns, Line, Steps, columns, lines
 from .queue_replay import Replay, replay
 from .records import EXPERIMENT_PATH, key_of, references, run_of
@@ -45,15 +45,24 @@ def queue_folders(root: Path) -> list[Container]:
     for base in (root, root / ".neptune"):
         for depth in ("", "*/", "*/*/", "*/*/*/"):
             found.update(
-                path.parent for path in base.glob(depth + "data-*.log") if "upload_path" not in path.parts
+                path.parent
+                for path in base.glob(depth + "data-*.log")
+                if not {"upload_path", local.STAGING}.intersection(path.relative_to(base).parts)
             )
     grouped: dict[tuple[str, str], list[Path]] = {}
-    for folder in sorted(found, key=lambda path: (path.stat().st_mtime, path.name)):
+    for folder in sorted(found, key=_begun):
         name = folder.parent.name if folder.name.startswith("exec-") else folder.name
         parts = name.split("__")
         kind, id = (parts[0], parts[1]) if len(parts) > 1 else ("run", name)
         grouped.setdefault((kind, id), []).append(folder)
     return [Container(kind, id, tuple(folders)) for (kind, id), folders in sorted(grouped.items())]
+
+
+def _begun(folder: Path) -> tuple[float, str]:
+    try:
+        return folder.stat().st_mtime, folder.name
+    except FileNotFoundError:  # a copy that was replaced since it was listed
+        return 0.0, folder.name
 
 
 @dataclass(slots=True)

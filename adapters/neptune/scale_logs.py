@@ -21,6 +21,7 @@ from ...model import Experiment, File, Run, Status
 from .. import batches
 from ..base import RunStats, Source, Throughput
 from . import lineage
+from .local import STAGING
 from .records import EXPERIMENT_PATH, key_of, references, run_of
 from .scale_replay import Log, Rows, ScaleReplay, metadata_of, replay
 
@@ -34,7 +35,7 @@ def log_files(root: Path) -> list[Path]:
     found: set[Path] = set()
     for base in (root, root / ".neptune"):
         for pattern in (NAME, f"*/{NAME}", f"*/*/{NAME}"):
-            found.update(base.glob(pattern))
+            found.update(path for path in base.glob(pattern) if STAGING not in path.parts)
     return sorted(found, key=lambda path: (path.parent.name.rpartition("_")[2], path))
 
 

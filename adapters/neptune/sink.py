@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 
-from ...errors import ConfigError, LocationError
+from ...errors import ConfigError, LocationError, OutgrowError
 from ...locations import Location
 from ...model import Experiment, Origin, Run
 from ..base import NATIVE_MARK, Capabilities, Copy, RunWriter, Sink, Throughput
@@ -52,34 +55,48 @@ class FolderSink(Sink):
         yield from local.copies(self.base)
 
     def find(self, identity: str) -> Copy | None:
-        for copy in self.copies():
-            if copy.identity == identity:
-                return copy
         platform, _, run_id = identity.partition(":")
-        if platform == PLATFORM and self._recorded_here(run_id):
+        copy = local.copy_at(self._folder(Origin(platform=platform, run_id=run_id)))
+        if copy is not None and copy.identity == identity:
+            return copy
+        if platform == PLATFORM and (run_id in self._logs or run_id.rpartition("/")[2] in self._containers):
             return Copy(identity=identity, run_id=run_id, mark=NATIVE_MARK)
         return None
 
-    def _recorded_here(self, run_id: str) -> bool:
-        containers = {container.id for container in queue_folders(self.base)}
-        logs = ("/".join(metadata_of(path)) for path in log_files(self.base))
-        return run_id.rpartition("/")[2] in containers or run_id in logs
+    @cached_property
+    def _containers(self) -> frozenset[str]:
+        """Of the queues that were here first."""
+        return frozenset(container.id for container in queue_folders(self.base))
+
+    @cached_property
+    def _logs(self) -> frozenset[str]:
+        """The runs of the logs that were here first. Reading this folder tells of a damaged one."""
+        found = set()
+        for path in log_files(self.base):
+            with contextlib.suppress(OutgrowError):
+                found.add("/".join(metadata_of(path)))
+        return frozenset(found)
+
+    def _folder(self, origin: Origin) -> Path:
+        """Where a run's copy goes."""
+        if self.api == "2":
+            return self.base / "offline" / f"run__{container_id(origin)}__0__outgrow0"
+        return self.base / f"{sanitized(self.project or '')}_{native_id(origin)}_1"
 
     def experiment(self, experiment: Experiment) -> str:
         return experiment.name
 
     def begin(self, run: Run, origin: Origin, existing: Copy | None = None) -> RunWriter:
         """Writes the run anew, whole, and then replaces an earlier copy by it."""
+        folder = self._folder(origin)
         if self.api == "2":
             container = container_id(origin)
-            folder = self.base / "offline" / f"run__{container}__0__outgrow0"
             id = f"{run.experiment}/{container}"
             staged = local.Staged.begin(self.base, folder, origin.identity, id)
             return AttributeWriter(QueueOutput(staged, container), run, origin, id, scale=False)
         assert self.project is not None
         native = native_id(origin)
         id = f"{self.project}/{native}"
-        folder = self.base / f"{sanitized(self.project)}_{native}_1"
         staged = local.Staged.begin(self.base, folder, origin.identity, id)
         output = ScaleOutput(staged, self.project, native, run)
         return AttributeWriter(output, run, origin, id, scale=True)

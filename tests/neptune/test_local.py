@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from emulators.neptune_scale import Server
 from outgrow import migrate
 from outgrow.errors import ConfigError, Corrupt, CredentialsError, LocationError, Unavailable
 from outgrow.locations import open_sink, open_source
-from outgrow.model import Run, Status
-from outgrow.testing import hostile
+from outgrow.model import Origin, Run, Status
+from outgrow.testing import hostile, records
 
 LEGACY = """
 import io, sys, datetime, neptune
@@ -225,6 +226,25 @@ def test_scale_sync_uploads_our_logs(scale: Server, tmp_path: Path) -> None:
         sent = sum(len(there["series"][row]) for row in {p["key"] for p in points} if row in there["series"])
         assert sent == len(points)
     assert any(name.endswith(".json") for name in scale.files)
+
+
+@pytest.mark.parametrize("api", ["2", "3"])
+def test_a_run_that_was_never_finished_is_none(api: str, tmp_path: Path) -> None:
+    """What a killed copy leaves is neither a run nor a copy; the next copy takes its place."""
+    location = f"neptune:{tmp_path}?outgrow.api={api}&outgrow.project=ws/project"
+    runs = [replace(records.run(number), experiment="ws/project") for number in (1, 2)]
+    with open_sink(location) as sink:
+        writers = [sink.begin(run, Origin(platform="other", run_id=run.id)) for run in runs]
+        for writer in writers:
+            writer.points(records.points(["loss"], 5))
+        writers[0].finish(runs[0], "mark")
+        assert [copy.identity for copy in sink.copies()] == [f"other:{runs[0].id}"]
+        assert sink.find(f"other:{runs[0].id}") is not None
+        assert sink.find(f"other:{runs[1].id}") is None
+        with open_source(location) as source:
+            (experiment,) = source.experiments()
+            assert [run.name for run in source.runs(experiment)] == [runs[0].name]
+        writers[1].abort()
 
 
 def test_a_folder_that_the_sink_refuses(tmp_path: Path) -> None:
