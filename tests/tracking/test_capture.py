@@ -100,6 +100,11 @@ def test_variables_by_allow_list_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables(["CUDA_*"]) == {"CUDA_VISIBLE_DEVICES": "0"}
 
 
+def torch_too(seed: int) -> dict[str, int]:
+    """Where an earlier test of this process has imported it."""
+    return {"torch": seed} if "torch" in sys.modules else {}
+
+
 def test_the_run_has_its_surroundings(settings: Settings, target: Any) -> None:
     with start_run("digits", config=settings(system_interval=0.05), seed=7) as run:
         first = (random.random(), np.random.random())
@@ -110,7 +115,7 @@ def test_the_run_has_its_surroundings(settings: Settings, target: Any) -> None:
     environment = target.run.environment
     assert environment.python == ".".join(map(str, sys.version_info[:3]))
     assert environment.packages["numpy"] == np.__version__
-    assert environment.seeds == {"python": 7, "numpy": 7}
+    assert environment.seeds == {"python": 7, "numpy": 7} | torch_too(7)
     assert environment.host
     assert environment.cpu_count
     assert target.run.user
@@ -124,7 +129,7 @@ def test_nothing_is_captured_where_it_is_not_wanted(settings: Settings, target: 
     with start_run("digits", config=settings(), capture=False, seed=3) as run:
         run.log_seeds(split=5)
     target.deliver(run.folder)
-    assert target.run.environment == Environment(seeds={"python": 3, "numpy": 3, "split": 5})
+    assert target.run.environment == Environment(seeds={"python": 3, "numpy": 3, "split": 5} | torch_too(3))
     assert target.files() == {}
 
 
