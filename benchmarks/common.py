@@ -75,6 +75,29 @@ def empty_store(path: Path) -> str:
     return uri
 
 
+def bare_calls(url: str, folder: Path, runs: int, keys: int, steps: int) -> None:
+    """The points alone, 1,000 a call, two at once: what a tracking server takes from any client."""
+    script = (
+        "import sys, requests\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "url, runs, keys, steps = sys.argv[1], *map(int, sys.argv[2:])\n"
+        "http = requests.Session()\n"
+        "def post(name, body):\n"
+        "    answer = http.post(f'{url}/api/2.0/mlflow/{name}', json=body)\n"
+        "    answer.raise_for_status()\n"
+        "    return answer.json()\n"
+        "experiment = post('experiments/create', {'name': 'bare'})['experiment_id']\n"
+        "def run(number):\n"
+        "    made = post('runs/create', {'experiment_id': experiment, 'start_time': 0})['run']['info']['run_id']\n"
+        "    points = [{'key': f'm{k}', 'value': (s + k) / 7, 'timestamp': s, 'step': s}"
+        " for k in range(keys) for s in range(steps)]\n"
+        "    for first in range(0, len(points), 1000):\n"
+        "        post('runs/log-batch', {'run_id': made, 'metrics': points[first:first + 1000]})\n"
+        "with ThreadPoolExecutor(2) as pool: list(pool.map(run, range(runs)))"
+    )
+    run_command([sys.executable, "-c", script, url, *map(str, (runs, keys, steps))], folder)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import OUTGROW, Results, empty_store, mlflow_server, ratio, run_command
+from common import OUTGROW, Results, bare_calls, empty_store, mlflow_server, ratio, run_command
 from outgrow.demo.neptune_export import START, RunExport
 from outgrow.locations import open_source
 
@@ -51,6 +51,16 @@ def load(export: Path, url: str, python: Path, source: Path) -> None:
     command += ["--loader", "mlflow", "--mlflow-tracking-uri", url]
     command += ["--data-path", str(export / "data"), "--files-path", str(export / "files")]
     run_command(command, export, os.environ | {"PYTHONPATH": str(source)})
+
+
+def points_in(url: str) -> int:
+    with open_source(f"mlflow:{url}") as opened:
+        return sum(
+            batch.num_rows
+            for experiment in opened.experiments()
+            for run in opened.runs(experiment)
+            for batch in opened.points(run)
+        )
 
 
 def read(export: Path) -> None:
@@ -106,8 +116,12 @@ def main() -> None:
             with results.timed("MLflow makes an empty store", 0):
                 store = empty_store(folder / "empty.db")
         if asked.peer:
-            with mlflow_server(folder / "peer") as url, results.timed(PEER, part):
-                load(folder / "slice", url, asked.peer, asked.peer_source)
+            with mlflow_server(folder / "bare") as url, results.timed("bare calls (HTTP)", part):
+                bare_calls(url, folder, part // of_run, asked.series, asked.points)
+            with mlflow_server(folder / "peer") as url:
+                with results.timed(PEER, part):
+                    load(folder / "slice", url, asked.peer, asked.peer_source)
+                print(f"  points that arrived by the peer: {points_in(url):,}")
             copy("http", "MLflow over HTTP, the slice", "slice", part)
         with results.timed("read to Arrow", total):
             read(folder / "export")
@@ -115,6 +129,7 @@ def main() -> None:
             copy(way, LABELS[way], "export", total)
         if asked.peer:
             of_peer = results.rate(PEER)
+            ratio("bare calls, what any client can reach", results.rate("bare calls (HTTP)"), of_peer)
             ratio("MLflow over HTTP, the slice", results.rate("MLflow over HTTP, the slice"), of_peer, 2.5)
             for way in asked.ways:
                 ratio(LABELS[way], results.rate(LABELS[way]), of_peer, AIMS.get(way))

@@ -20,7 +20,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import OUTGROW, Results, empty_store, mlflow_server, peer_environment, ratio, run_command
+from common import (
+    OUTGROW,
+    Results,
+    bare_calls,
+    empty_store,
+    mlflow_server,
+    peer_environment,
+    ratio,
+    run_command,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -62,29 +71,6 @@ def points_in(uri: str) -> int:
         [sys.executable, "-c", script, uri], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
     )
     return int(json.loads(done.stdout.splitlines()[-1]))
-
-
-def bare_calls(url: str, folder: Path, runs: int, keys: int, steps: int) -> None:
-    """The points alone, 1,000 a call, two clients at once."""
-    script = (
-        "import sys, requests\n"
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "url, runs, keys, steps = sys.argv[1], *map(int, sys.argv[2:])\n"
-        "http = requests.Session()\n"
-        "def post(name, body):\n"
-        "    answer = http.post(f'{url}/api/2.0/mlflow/{name}', json=body)\n"
-        "    answer.raise_for_status()\n"
-        "    return answer.json()\n"
-        "experiment = post('experiments/create', {'name': 'bare'})['experiment_id']\n"
-        "def run(number):\n"
-        "    made = post('runs/create', {'experiment_id': experiment, 'start_time': 0})['run']['info']['run_id']\n"
-        "    points = [{'key': f'm{k}', 'value': (s + k) / 7, 'timestamp': s, 'step': s}"
-        " for k in range(keys) for s in range(steps)]\n"
-        "    for first in range(0, len(points), 1000):\n"
-        "        post('runs/log-batch', {'run_id': made, 'metrics': points[first:first + 1000]})\n"
-        "with ThreadPoolExecutor(2) as pool: list(pool.map(run, range(runs)))"
-    )
-    run_command([sys.executable, "-c", script, url, *map(str, (runs, keys, steps))], folder)
 
 
 def main() -> None:
