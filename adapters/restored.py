@@ -196,13 +196,14 @@ class Restored(Source):
         record = None if run.id in self._broken else self.record(run)
         if record is None:
             return stats
+        # A stream that the record does not tell of is as it is here.
         rows = {name: stream.rows for name, stream in record.streams.items()}
-        points = record.streams.get("points", StreamRecord())
+        points = record.streams.get("points")
         return RunStats(
-            series=len(points.keys) - len(record.made_points),
-            points=rows.get("points"),
-            texts=rows.get("texts"),
-            histograms=rows.get("histograms"),
+            series=len(points.keys) - len(record.made_points) if points else stats.series,
+            points=rows.get("points", stats.points),
+            texts=rows.get("texts", stats.texts),
+            histograms=rows.get("histograms", stats.histograms),
             files=len(record.files),
             file_bytes=sum(stored.file.size or 0 for stored in record.files),
         )
