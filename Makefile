@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # seconds more where its modules are compiled anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test lint types format clean
+.PHONY: install frameworks demo test lint types format clean
 
 install: $(STAMP)
 
@@ -17,6 +17,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/outgrow
 	touch $(STAMP)
+
+# PyTorch for CPUs alone and what builds on it: without them the tests of the integrations skip.
+frameworks: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0+cpu'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev,frameworks]'
 
 demo: install
 	$(BIN)/outgrow demo
