@@ -228,7 +228,8 @@ class Fold:
         if not values.keys() <= self.keys.keys():
             self.keys.update(dict.fromkeys(values))
         self.run.summary.update(values)  # the fold's own dictionary: made by from_builtins
-        self._at(record.step, record.time)
+        # A sample's step counts samples: it is none that the training goes on from.
+        self._at(-1 if _is_sample(values) else record.step, record.time)
 
     def _at(self, step: int | float, time: int) -> None:
         self.last_time = max(self.last_time, time)
@@ -244,6 +245,12 @@ class Fold:
         """The run with numbers in its summary."""
         assert self.run is not None
         return replace(self.run, summary={key: float(str(value)) for key, value in self.run.summary.items()})
+
+
+def _is_sample(values: dict[str, Any]) -> bool:
+    """Whether these are system metrics, of this or another rank (`rank1/system/…`)."""
+    key = next(iter(values), "")
+    return key.startswith("system/") or (key.startswith("rank") and "/system/" in key)
 
 
 def _changed(run: Run, body: dict[str, Any]) -> Run:

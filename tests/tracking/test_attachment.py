@@ -12,7 +12,7 @@ from typing import Any
 import framework_runs
 import outgrow
 import pytest
-from outgrow.config import Config, Policy
+from outgrow.config import Config, Policy, Tracking
 from outgrow.errors import MissingSDK
 from outgrow.model import Status
 from outgrow.tracking.integrations.attachment import Attachment
@@ -42,6 +42,35 @@ def test_its_own_run_is_taken_up_again(settings: Settings, target: Any) -> None:
     assert target.points() == [("loss", 0, 1.0), ("test", 1, 2.0)]
     assert (target.run.name, target.run.params, target.run.tags) == ("own", {"lr": 1}, {"owner": "ml"})
     assert target.run.status is Status.FINISHED
+
+
+def test_taken_up_again_it_is_one_run_of_an_mlflow_store(tmp_path: Path) -> None:
+    import contextlib
+    import sqlite3
+
+    from outgrow.tracking.sync import sync
+    from sql_stores import fresh_sqlite
+
+    fresh_sqlite(tmp_path / "mlflow.db")
+    tracking = Tracking(to=["mlflow:sqlite:///mlflow.db"], delivery="off", system_interval=0.01)
+    config = Config(tracking=tracking, base=tmp_path)
+    attached = attach(config, name="own", params={"lr": 1}, capture=True)
+    for step in range(3):
+        attached.log({"loss": float(step)}, None)
+    folder = attached.run.folder
+    while b"system/cpu" not in (folder / "records.jsonl").read_bytes().rpartition(b"system/cpu")[0]:
+        attached.run._sampler._stopped.wait(0.01)
+    attached.finish()
+    assert sync([folder], config)[0].complete
+    attached.log({"test": 5.0}, None)
+    attached.run.log_model(__file__, "model")
+    attached.finish(ValueError("boom"))
+    assert sync([folder], config)[0].complete
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        assert database.execute("SELECT name, status FROM runs").fetchall() == [("own", "FAILED")]
+        found = database.execute("SELECT key, step, value FROM metrics WHERE key NOT LIKE 'system/%'")
+        assert sorted(found) == [("loss", 0, 0.0), ("loss", 1, 1.0), ("loss", 2, 2.0), ("test", 3, 5.0)]
+        assert database.execute("SELECT name FROM logged_models").fetchall() == [("model",)]
 
 
 def test_the_active_run_is_joined_unless_it_is_anothers_own(settings: Settings) -> None:

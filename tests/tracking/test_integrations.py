@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from outgrow.cli import main
-from outgrow.config import Config
+from outgrow.config import Config, Policy
 from outgrow.locations import open_source
 from outgrow.tracking.journal import journals
 
@@ -128,3 +128,32 @@ def test_optuna_trials_are_child_runs(settings: Callable[..., Config], target: A
     assert runs["sweep-0000"].summary == {"value": study.trials[0].value}
     assert runs["sweep-0000"].tags["note"] == "good"
     assert len({run.parent for run in runs.values()}) == 2
+
+
+def test_a_study_goes_on_whatever_becomes_of_its_log(settings: Callable[..., Config], target: Any) -> None:
+    optuna = pytest.importorskip("optuna", reason="Optuna is not installed")
+    from outgrow.tracking.integrations import optuna_callback
+    from outgrow.tracking.warning import IntegrationWarning, PolicyWarning
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: Any) -> tuple[float, float]:
+        trial.set_user_attr("outgrow.origin", "a tag that is not ours to set")
+        return 1.0, 2.0
+
+    with pytest.raises(TypeError, match="no option 'experiment_name'"):
+        optuna_callback(experiment_name="digits")
+    rules = Policy(required_tags=[], required_metrics=["missing"], level="error")
+    config = settings(policy=rules)
+    study = optuna.create_study(study_name="sweep", directions=["minimize", "maximize"])
+    callback = optuna_callback("digits", config=config, capture=False)
+    with (
+        pytest.warns(IntegrationWarning, match=r"could not log a trial: .*'outgrow\.origin'"),
+        pytest.warns(PolicyWarning, match="missing"),
+    ):
+        study.optimize(objective, n_trials=2, callbacks=[callback])
+    for folder in journals(config.journal):
+        target.deliver(folder)
+    runs = [data.run for data in target.source.by_run.values()]
+    assert [run.summary for run in runs] == [{"value/0": 1.0, "value/1": 2.0}] * 2
+    assert {run.tags["state"] for run in runs} == {"complete"}

@@ -119,14 +119,6 @@ class Attachment:
             self._told.add(what)
             warn(message, IntegrationWarning)
 
-    @contextlib.contextmanager
-    def harmless(self, what: str) -> Iterator[None]:
-        """A warning instead of an exception: a training must not end over its log."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, the training is worth more
-            self._tell(what, f"outgrow could not {what}: {type(error).__name__}: {error}; training goes on")
-
     # --- the end -----------------------------------------------------------------------------
 
     def training(self, holder: object) -> None:
@@ -141,15 +133,22 @@ class Attachment:
             weakref.finalize(holder, _dropped, run).atexit = False
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End its own run. A broken policy is a warning here, and a tag of the run."""
+        """End its own run, as the exception says."""
         if self._run is None or not self._own or self._run._finished:
             return
         self._run._if_left = ending(error)
         with self.harmless("end the run"):
-            try:
-                self._run._end_with(error)
-            except PolicyViolation as violation:
-                warn(str(violation), PolicyWarning)
+            self._run._end_with(error)
+
+    @contextlib.contextmanager
+    def harmless(self, what: str) -> Iterator[None]:
+        """A warning instead of an exception: a training must not end over its log or a broken policy."""
+        try:
+            yield
+        except PolicyViolation as violation:
+            warn(str(violation), PolicyWarning)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the training is worth more
+            self._tell(what, f"outgrow could not {what}: {type(error).__name__}: {error}; training goes on")
 
 
 def _dropped(run: Run) -> None:
