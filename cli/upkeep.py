@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,15 @@ from .. import locations
 from ..errors import Unsupported
 from ..model import to_builtins
 from .answers import experiments_option, json_option, where_option
-from .printing import emit_json, heading, print_table, size
+from .output import more
+from .printing import emit_json, heading, print_table, short_ids, size
+
+if TYPE_CHECKING:
+    from ..insight.audit import Finding
+    from ..insight.retain import RetentionPlan
+
+SHOWN = 50
+"""Lines of a list that may be long."""
 
 
 @click.command(short_help="Which runs could be reproduced or redeployed, and what the others lack.")
@@ -61,17 +70,19 @@ def audit(
         violating = [a for a in result.runs if a.findings]
         if violating:
             heading(f"worst first ({min(limit, len(violating))} of {len(violating)})")
+            ids = [a.run.id for a in violating[:limit]]
             rows = [
                 (
-                    a.run.id,
+                    id,
                     a.run.name,
                     "yes" if a.reproducible else "no",
                     "yes" if a.redeployable else "no",
-                    "; ".join(f.detail for f in a.findings),
+                    ", ".join(_in_a_word(f) for f in a.findings),
                 )
-                for a in violating[:limit]
+                for id, a in zip(short_ids(ids) if sys.stdout.isatty() else ids, violating, strict=False)
             ]
-            print_table(["run", "name", "reproducible", "redeployable", "findings"], rows)
+            print_table(["run", "name", "reproducible", "redeployable", "lacks"], rows)
+            more(len(violating), limit, "--limit N, or --json with every detail")
         if result.registry:
             heading("registry")
             for finding in result.registry:
@@ -81,7 +92,21 @@ def audit(
             heading("what to add")
             for line in advice:
                 click.echo(f"  {line}")
+        count = f"{result.violating:,} of {len(result.runs) + len(result.registry):,}"
+        click.echo(
+            f"\n{count} runs and registry entries have findings; allowed by --threshold: {threshold:,}"
+        )
     sys.exit(1 if result.violating > threshold else 0)
+
+
+_WORDS = frozenset(
+    {"weights", "preprocessor", "split", "seed", "commit", "environment", "dataset", "owner", "dirty"}
+)
+"""Rules whose name says all."""
+
+
+def _in_a_word(finding: Finding) -> str:
+    return finding.rule if finding.rule in _WORDS else finding.detail
 
 
 @click.command(short_help="What may be deleted, by policy. Deletes nothing without --apply HASH.")
@@ -110,8 +135,9 @@ def retain(
     if confirm is not None:
         if remover is None:
             raise Unsupported(
-                f"outgrow cannot delete from {parsed.platform}",
-                hint="use the list with the platform's own tools: --json",
+                f"outgrow deletes nothing from {parsed.platform}: its adapter has no remover",
+                hint=f"delete with the platform's own tools what `outgrow retain {parsed} --json` lists, "
+                "or copy what stays elsewhere: outgrow copy … --where",
             )
         if archive_to:
             _archive_first(location, archive_to)
@@ -121,21 +147,42 @@ def retain(
     if as_json:
         emit_json(to_builtins(plan) | {"hash": plan.hash, "bytes": plan.bytes})
         return
-    heading(f"{len(plan.expiring)} runs may lose files, {size(plan.bytes)} in all")
-    print_table(
-        ["run", "name", "experiment", "what", "files", "size", "why"],
-        [(e.run_id, e.name, e.experiment, e.what, e.files, size(e.bytes), e.reason) for e in plan.expiring],
-    )
-    if plan.orphans:
-        heading(f"{len(plan.orphans)} stored files belong to no run, {size(plan.orphan_bytes)}")
-        for path in plan.orphans[:20]:
-            click.echo(f"  {path}")
-    heading(f"{len(plan.kept)} runs keep everything")
-    print_table(["run", "name", "why"], [(k.run_id, k.name, k.reason) for k in plan.kept[:20]])
+    _print_plan(plan)
     if plan.expiring or plan.orphans:
         click.echo(
             f"\nNothing was deleted. To delete exactly this: outgrow retain {location} --apply {plan.hash}"
         )
+    else:
+        click.echo(
+            f"\nNothing may go: the promotion window is {policy.promotion_window_days} days "
+            "([retention] of outgrow.toml)"
+        )
+
+
+def _print_plan(plan: RetentionPlan) -> None:
+    if plan.expiring:
+        heading(f"{len(plan.expiring):,} runs may lose files, {size(plan.bytes)} in all")
+        ids = [e.run_id for e in plan.expiring[:SHOWN]]
+        print_table(
+            ["run", "name", "experiment", "what goes", "files", "size", "why"],
+            [
+                (id, e.name, e.experiment, "files" if e.what == "files" else "files and record", e.files, size(e.bytes), e.reason)
+                for id, e in zip(short_ids(ids) if sys.stdout.isatty() else ids, plan.expiring, strict=False)
+            ],
+        )  # fmt: skip
+        more(len(plan.expiring), SHOWN, "--json")
+    if plan.orphans:
+        heading(f"{len(plan.orphans):,} stored files belong to no run, {size(plan.orphan_bytes)}")
+        for path in plan.orphans[:SHOWN]:
+            click.echo(f"  {path}")
+        more(len(plan.orphans), SHOWN, "--json")
+    heading(f"{len(plan.kept):,} runs keep everything")
+    kept: dict[str, list[str]] = {}
+    for item in plan.kept:  # by reason, without what is another in every run
+        kept.setdefault(item.reason.partition(" (")[0], []).append(item.name)
+    rows = sorted(kept.items(), key=lambda pair: -len(pair[1]))
+    print_table(["why", "runs", "for example"], [(why, len(names), names[0]) for why, names in rows[:SHOWN]])
+    more(len(rows), SHOWN, "--json")
 
 
 def _archive_first(location: str, target: str) -> None:
@@ -159,7 +206,7 @@ def _archive_first(location: str, target: str) -> None:
     "needs",
     multiple=True,
     metavar="WORD",
-    help="Something the team needs: audit-trail, air-gap, media, managed…",
+    help="Something the team needs: audit-trail, access-control, air-gap, media, managed…",
 )
 @json_option
 def advise(location: str, needs: tuple[str, ...], as_json: bool) -> None:
@@ -180,6 +227,7 @@ def advise(location: str, needs: tuple[str, ...], as_json: bool) -> None:
     print_table(
         ["what", "value", "unit", "threshold", "from"],
         [(r.name, r.value, r.unit, r.threshold, r.source) for r in result.readings],
+        keep=4,
     )
     if result.needs:
         heading("needs")

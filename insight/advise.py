@@ -11,8 +11,9 @@ from typing import Literal
 
 from ..adapters.base import Source
 from ..config import Advise
+from ..errors import ConfigError
 from ..model import File, Run
-from ..reading import open_location, select
+from ..reading import open_location, select, suggestion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ OFFERS: dict[str, frozenset[str]] = {
     "comet": frozenset({"managed", "self-hosted", "air-gap", "media", "access-control", "scale"}),
     "neptune": frozenset({"self-hosted", "air-gap", "scale", "forks"}),
 }
+NEEDS = frozenset[str]().union(*OFFERS.values())
+"""What can be asked for."""
 _MEDIA = (
     ".png",
     ".jpg",
@@ -85,6 +88,9 @@ def advise(
     """Measure and judge. `thresholds` is `[advise]` of the configuration."""
     limits = thresholds or Advise()
     now = now or datetime.now(UTC)
+    for name in limits.needs:
+        if name not in NEEDS:
+            raise ConfigError(f"unknown need {name!r}", hint=suggestion(name, NEEDS, "needs"))
     source = open_location(location)
     began = time.perf_counter()
     found = list(select(source))
@@ -127,7 +133,7 @@ def advise(
         needs=wanted,
         candidates=candidates,
         command=f"outgrow plan {source.location} {first}"
-        if verdict != "stay"
+        if verdict != "stay" and candidates
         else f"outgrow audit {source.location}",
     )
 
@@ -157,8 +163,10 @@ def _usage(runs: Sequence[Run], experiments: Sequence[str], limits: Advise, now:
         _reading("active engineers", len(people), "in 91 days", limits.engineers - 1, brief),
         _reading("runs this quarter", len(recent), "in 91 days", limits.runs_per_quarter, brief),
         _reading("active experiments", len(active), "in 14 days", limits.active_experiments, brief),
-        _reading(
-            "growth", len(recent) / before if before else 0.0, "× the quarter before", limits.growth, brief
+        *(
+            [_reading("growth", len(recent) / before, "× the quarter before", limits.growth, brief)]
+            if before
+            else []
         ),
     ]
 
@@ -173,7 +181,7 @@ def _curves(source: Source, runs: Sequence[Run], limits: Advise) -> list[Reading
     points = sum(batch.num_rows for batch in source.points(newest))
     seconds = time.perf_counter() - began
     return [
-        _reading("points of the newest run", points, "points", None, f"run {newest.id}"),
+        _reading("points of the newest run", points, "points", None, f"run {newest.name or newest.id}"),
         _reading("reading its curves", seconds, "s", limits.curve_seconds, "measured just now"),
     ]
 

@@ -30,6 +30,7 @@ _ADVICE: dict[Rule, str] = {
     "environment": "record the installed packages",
     "dataset": "name the data: run.use_dataset(…)",
     "owner": "add the tag owner",
+    "dirty": "commit before a run, so that its code can be checked out again",
 }
 
 
@@ -163,7 +164,11 @@ def _audit_run(
             else " and the difference was not kept"
         )
         findings.append(
-            Finding(rule="dirty", detail=f"uncommitted changes over {(run.code.commit or '?')[:12]}{kept}")
+            Finding(
+                rule="dirty",
+                detail=f"uncommitted changes over {(run.code.commit or '?')[:12]}{kept}",
+                advice=_ADVICE["dirty"],
+            )
         )
     findings += [
         f for file in every if file.reference is None and (f := _audit_file(source, run, file, deep))

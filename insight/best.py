@@ -147,7 +147,7 @@ def _tried(runs: Sequence[Run]) -> Iterator[_Tried]:
             told = [math.nan if value is None else float(value) for value in values]  # type: ignore[arg-type]
             yield _Tried(name, np.array(told), [])
         except (TypeError, ValueError, OverflowError):
-            yield _Tried(name, None, [text_of(value) for value in values])
+            yield _Tried(name, None, ["(unset)" if value is None else text_of(value) for value in values])
 
 
 def _importance(varied: Sequence[_Tried], scores: Floats) -> list[Importance]:
@@ -206,7 +206,7 @@ def _range(tried: _Tried, first: int | None) -> str:
     if tried.numbers is not None:
         known = tried.numbers[:first][~np.isnan(tried.numbers[:first])]
         if not len(known):
-            return "none"
+            return "(unset)"
         low, high = known.min(), known.max()
         return f"{low:g}" if low == high else f"{low:g} … {high:g}"
     words = sorted(set(tried.words[:first]))

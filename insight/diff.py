@@ -13,7 +13,7 @@ import numpy as np
 
 from ..adapters.base import Source
 from ..adapters.fit import text_of
-from ..model import Environment, Run
+from ..model import SYSTEM_PREFIX, Environment, Run
 from ..reading import Floats, curves, find_run, number, open_location, split_reference
 
 Section = Literal["data", "code", "params", "seeds", "environment", "hardware", "artifacts", "metrics"]
@@ -178,8 +178,20 @@ def _metrics(found: Sequence[tuple[Source, Run]]) -> tuple[list[Difference], int
         if all(_equal(finals[0], f) for f in finals[1:]) and _same_curves(mine):
             equal += 1
             continue
-        result.append(Difference(section="metrics", key=key, values=finals, note=_parting_note(mine)))
-    return sorted(result, key=lambda d: (any(v is None for v in d.values), -_spread(d.values), d.key)), equal
+        note = _parting_note(mine)
+        if note is None and all(_equal(finals[0], f) for f in finals[1:]):
+            note = "the same last value, but not the same points"
+        result.append(Difference(section="metrics", key=key, values=finals, note=note))
+    ordered = sorted(
+        result,
+        key=lambda d: (
+            d.key.startswith(SYSTEM_PREFIX),
+            any(v is None for v in d.values),
+            -_spread(d.values),
+            d.key,
+        ),
+    )
+    return ordered, equal
 
 
 def _final(run_curves: dict[str, tuple[Floats, Floats]], run: Run, key: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections import defaultdict
@@ -172,9 +173,13 @@ class Graph:
             or self._file(text)
         )
         if not found:
+            names = {n.label for n in self.nodes.values() if n.kind in ("run", "data set", "artifact")}
+            close = difflib.get_close_matches(text, names | {m.name for m in self.models}, n=3)
             raise LocationError(
                 f"nothing in {self.source.location} is called {text!r}",
-                hint="name a model (NAME, NAME@ALIAS, NAME/VERSION), a run, a data set, a commit, a file or a SHA-256",
+                hint=f"did you mean {' or '.join(close)}?"
+                if close
+                else "name a model (NAME, NAME@ALIAS, NAME/VERSION), a run, a data set, a commit, a file or a SHA-256",
             )
         return found
 

@@ -16,7 +16,7 @@ from ..adapters.fit import text_of
 from ..errors import ConfigError
 from ..filters import Keys, Parts
 from ..model import Experiment, Run
-from ..reading import number, open_location, select
+from ..reading import number, open_location, select, suggestion
 
 FACTS = (
     "id",
@@ -66,6 +66,23 @@ def runs(
         found = found[:limit]
     values = {name: list(map(_reader(name), found)) for name in wanted}
     return pa.table({name: column(read) for name, read in values.items()})
+
+
+def unknown(location: str | Source, columns: Sequence[str]) -> dict[str, str]:
+    """Of `params.KEY`, `metrics.KEY` and `tags.KEY`, those that no run has, each with a hint."""
+    split = [(name, *name.partition(".")[::2]) for name in columns]
+    wanted: dict[str, Keys] = {_GROUPS[group]: None for _, group, _ in split if group in _GROUPS}
+    if not wanted:
+        return {}
+    known: dict[str, set[str]] = {field: set() for field in wanted}
+    for _, run in select(open_location(location), deleted=True, parts=Parts(**wanted)):  # type: ignore[arg-type]
+        for field, keys in known.items():
+            keys.update(getattr(run, field))
+    return {
+        name: suggestion(key, known[_GROUPS[group]], group)
+        for name, group, key in split
+        if group in _GROUPS and key not in known[_GROUPS[group]]
+    }
 
 
 def _reader(name: str) -> Callable[[tuple[Experiment, Run]], Any]:
