@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +111,8 @@ class Fitting:
                 sampler = Sampler(rows(self.folder, stream), limit) or None
             assert self.fold.run is not None
             written = FittedRun(self.fold.run, self.names.metrics)
-            self._fitters[stream] = StreamFitter(stream, written, self.caps, sampler)
+            again = partial(rows, self.folder, stream)
+            self._fitters[stream] = StreamFitter(stream, written, self.caps, sampler, again)
         return self._fitters[stream]
 
     def run(self) -> FittedRun:
