@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Literal
 
 from ..base import Capabilities, Concept, Hold, TextLimit
 
@@ -88,8 +89,21 @@ CLIENT = Capabilities(
 """Through the REST API or the client, whatever the database behind it."""
 
 
-def client(*, sqlite: bool = False) -> Capabilities:
+RegistryKind = Literal["mlflow", "unity catalog", "workspace"]
+"""Databricks has two registries of its own; `MLFLOW_REGISTRY_URI=databricks` chooses the workspace's."""
+# mlflow/store/_unity_catalog/registry/rest_store.py, mlflow/store/tracking/databricks_rest_store.py,
+# mlflow/store/model_registry/databricks_workspace_model_registry_rest_store.py
+_NOT_THERE: dict[RegistryKind, tuple[Concept, ...]] = {
+    "unity catalog": ("stages", "prompts", "traces", "evaluation_datasets"),
+    "workspace": ("registry_aliases", "prompts", "traces", "evaluation_datasets"),
+}
+
+
+def client(*, sqlite: bool = False, registry: RegistryKind = "mlflow") -> Capabilities:
     """Capabilities of the client path. SQLite does not enforce its columns' lengths."""
+    if registry in _NOT_THERE:
+        holds = {k: v for k, v in CLIENT.holds.items() if k not in _NOT_THERE[registry]}
+        return replace(CLIENT, holds=MappingProxyType(holds))
     if not sqlite:
         return CLIENT
     return replace(

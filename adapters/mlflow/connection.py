@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ...errors import LocationError
+from .capabilities import RegistryKind
 from .errors import clean, translated
 from .http import API, Http
 from .place import artifact_root, check_scheme, directory, is_server, split_userinfo, sqlite_path
@@ -35,6 +36,7 @@ class Connection:
         self.location = location
         self.scheme = check_scheme(location)
         self.http: Http | None = None
+        self.registry_kind: RegistryKind = "mlflow"
         self.artifact_root: str | None = None
         """Where new experiments keep their artifacts; None: the server knows."""
         self.uri, user, password = split_userinfo(location.rest)
@@ -76,7 +78,10 @@ class Connection:
 
         with self.calling("could not open Databricks"):
             self.tracking = tracking_store(self.uri)
-            self.registry = registry_store(_resolve_registry_uri(tracking_uri=self.uri), self.uri)
+            registry_uri = _resolve_registry_uri(tracking_uri=self.uri)  # MLFLOW_REGISTRY_URI, if set
+            self.registry = registry_store(registry_uri, self.uri)
+            unity_catalog = registry_uri.startswith("databricks-uc")
+            self.registry_kind = "unity catalog" if unity_catalog else "workspace"
             self.tracking.search_experiments(max_results=1)
 
     def _open_database(self, writable: bool) -> None:

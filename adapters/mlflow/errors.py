@@ -23,6 +23,7 @@ from ...errors import (
 )
 
 AUTH_HINT = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, as for MLflow itself"
+DATABRICKS_HINT = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile of ~/.databrickscfg: mlflow:databricks://PROFILE"
 HOST_HINT = "the server only answers to known names: start it with --allowed-hosts, or use a listed name"
 SERVER_HINT = "check that the server runs and that the address is right; a repeat resumes where this stopped"
 UPGRADE_HINT = "install the MLflow release of that database, or upgrade a copy of it: mlflow db upgrade URI"
@@ -36,6 +37,7 @@ _HOST = re.compile(r"invalid host header", re.IGNORECASE)
 _SCHEMA = re.compile(r"database schema|can't locate revision|alembic|no such (?:table|column)", re.IGNORECASE)
 # The server looks, then inserts: of two requests for the same new row one loses, and a repeat finds it.
 _RACE = re.compile(r"UNIQUE constraint failed|UniqueViolation|duplicate key value|database is locked")
+_DATABRICKS = re.compile(r"Databricks credential configuration|cannot configure default credentials")
 _STATUS = re.compile(r"failed with error code (\d{3})|\b([45]\d\d) (?:Client|Server) Error")
 _USERINFO = re.compile(r"(//)[^/@\s]+@")
 
@@ -96,6 +98,8 @@ def _mlflow_error(code: str | None, text: str, doing: str) -> OutgrowError:
         return CredentialsError(f"{doing}: {text}", hint=HOST_HINT)
     if code in _MISSING:
         return Vanished(f"{doing}: {text}")
+    if _DATABRICKS.search(text):
+        return CredentialsError(f"{doing}: {text}", hint=DATABRICKS_HINT)
     if code in _REFUSED:
         return CredentialsError(f"{doing}: {text}", hint=AUTH_HINT)
     if _RACE.search(text):

@@ -19,17 +19,21 @@ PROMPTS = f"tag.`{assets.IS_PROMPT}` = 'true'"
 def read_models(connection: Connection) -> Iterator[RegisteredModel]:
     """Every registered model, then every prompt, with versions oldest first."""
     uris: dict[str, str | None] = {}
+    if connection.registry_kind == "unity catalog":  # lists models without their aliases
+        for model in _search(connection, None, None):
+            yield read_model(connection, _get(connection, model.name), uris)
+        return
     for filter_string in (None, PROMPTS):
-        for model in _search(connection, filter_string):
+        for model in _search(connection, filter_string, ["name ASC"]):
             yield read_model(connection, model, uris)
 
 
-def _search(connection: Connection, filter_string: str | None) -> Iterator[Any]:
+def _search(connection: Connection, filter_string: str | None, order_by: list[str] | None) -> Iterator[Any]:
     token = None
     while True:
         with connection.calling("could not list registered models"):
             page = connection.registry.search_registered_models(
-                filter_string=filter_string, max_results=PAGE, order_by=["name ASC"], page_token=token
+                filter_string=filter_string, max_results=PAGE, order_by=order_by, page_token=token
             )
         yield from page
         if not (token := page.token):
@@ -79,12 +83,18 @@ def _tags(native: Any) -> dict[str, str]:
 def read_versions(connection: Connection, name: str, *, prompt: bool) -> Iterator[Any]:
     """The versions of a model; a search leaves those of prompts out unless it asks for them."""
     where = f"name {equals(name)}" + (f" AND {PROMPTS}" if prompt else "")
+    from mlflow.store.entities import PagedList
+
     token = None
     while True:
         with connection.calling(f"could not list the versions of {name!r}"):
             page = connection.registry.search_model_versions(
                 filter_string=where, max_results=PAGE, page_token=token
             )
+            if connection.registry_kind == "unity catalog":  # lists versions without their tags
+                page = PagedList(
+                    [connection.registry.get_model_version(name, v.version) for v in page], page.token
+                )
         yield from (v for v in page if v.name == name)
         if not (token := page.token):
             return
@@ -118,8 +128,13 @@ def write_model(connection: Connection, model: RegisteredModel) -> dict[str, str
     """Make a registered model and its versions exist; source version → version here.
 
     Versions that are already here are told by their tag `outgrow.origin_version`; only what
-    differs is written.
+    differs is written. Raises `Rejected` for a name that Unity Catalog does not take.
     """
+    if connection.registry_kind == "unity catalog" and model.name.count(".") != 2:
+        raise Rejected(
+            f"{model.name!r} is no name of Unity Catalog, which wants CATALOG.SCHEMA.MODEL",
+            hint="set MLFLOW_REGISTRY_URI=databricks to register in the workspace's own registry instead",
+        )
     native = _ensure_model(connection, model)
     here = {
         v.version: v

@@ -43,7 +43,9 @@ class ClientSink(Sink):
             advice="write to the server's database directly where you can: mlflow:postgresql://… or mlflow:sqlite:///…",
         )
         self._capabilities = replace(
-            capabilities.client(sqlite=self.connection.scheme == "sqlite"),
+            capabilities.client(
+                sqlite=self.connection.scheme == "sqlite", registry=self.connection.registry_kind
+            ),
             file_path=PROXIED_PATH if server else DIRECT_PATH,
         )
         self._lock = threading.RLock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...errors import Unsupported, Vanished
@@ -152,4 +152,10 @@ class ClientSource(Source):
         return extras.read_traces(self.connection, experiment)
 
     def evaluation_datasets(self) -> Iterator[EvaluationDataset]:
+        if self.connection.registry_kind != "mlflow":
+            return iter(())
         return extras.read_datasets(self.connection)
+
+    def problems(self) -> Iterable[str]:
+        if self.connection.registry_kind != "mlflow":  # its API of them has no records (managed-evals)
+            yield "evaluation data sets of Databricks are tables of Unity Catalog: they are not read"
