@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,6 @@ from .output import more
 from .printing import emit_json, heading, print_table, short_ids, size
 
 if TYPE_CHECKING:
-    from ..insight.audit import Finding
     from ..insight.retain import RetentionPlan
 
 SHOWN = 50
@@ -77,7 +76,7 @@ def audit(
                     a.run.name,
                     "yes" if a.reproducible else "no",
                     "yes" if a.redeployable else "no",
-                    ", ".join(_in_a_word(f) for f in a.findings),
+                    ", ".join(f.brief for f in a.findings),
                 )
                 for id, a in zip(short_ids(ids) if sys.stdout.isatty() else ids, violating, strict=False)
             ]
@@ -97,16 +96,6 @@ def audit(
             f"\n{count} runs and registry entries have findings; allowed by --threshold: {threshold:,}"
         )
     sys.exit(1 if result.violating > threshold else 0)
-
-
-_WORDS = frozenset(
-    {"weights", "preprocessor", "split", "seed", "commit", "environment", "dataset", "owner", "dirty"}
-)
-"""Rules whose name says all."""
-
-
-def _in_a_word(finding: Finding) -> str:
-    return finding.rule if finding.rule in _WORDS else finding.detail
 
 
 @click.command(short_help="What may be deleted, by policy. Deletes nothing without --apply HASH.")
@@ -245,9 +234,14 @@ def advise(location: str, needs: tuple[str, ...], as_json: bool) -> None:
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), show_default=True
 )
 @click.option("--metric", metavar="KEY", help="What the sweep and the curves are chosen by.")
+@click.option(
+    "--mode",
+    type=click.Choice(["min", "max"]),
+    help="Whether less or more of it is better. By default min for a loss or an error.",
+)
 @click.option("--deep", is_flag=True, help="For a ledger: check every point and file.")
 @where_option
-def report(location: str, out: Path, metric: str | None, deep: bool, where: str | None) -> None:
+def report(location: str, out: Path, metric: str | None, mode: Any, deep: bool, where: str | None) -> None:
     """Write a page that opens anywhere, without a network."""
     ledger = Path(location)
     if ledger.is_file():
@@ -257,7 +251,8 @@ def report(location: str, out: Path, metric: str | None, deep: bool, where: str 
     else:
         from ..insight.page import report as location_report
 
-        html = location_report(location, metric=metric, where=where, policy=configuration.read().policy)
+        policy = configuration.read().policy
+        html = location_report(location, metric=metric, mode=mode, where=where, policy=policy)
     part = out.with_name(out.name + ".part")
     part.write_text(html, "utf-8")
     part.replace(out)

@@ -20,6 +20,9 @@ Rule = Literal[
     "weights", "preprocessor", "split", "seed", "commit", "environment", "dataset", "owner",
     "metrics-only", "dirty", "file-gone", "file-damaged", "name", "tag", "metric", "version-run-gone", "version-files-gone",
 ]  # fmt: skip
+_WORDS = frozenset(
+    {"weights", "preprocessor", "split", "seed", "commit", "environment", "dataset", "owner", "dirty"}
+)
 _RULE_OF_KIND: dict[str, Rule] = {"model": "weights", "code": "commit"}
 _ADVICE: dict[Rule, str] = {
     "weights": "log the trained weights: run.log_model(model, name=…)",
@@ -39,6 +42,11 @@ class Finding:
     rule: Rule
     detail: str
     advice: str | None = None
+
+    @property
+    def brief(self) -> str:
+        """The rule, where its name says all; else the detail."""
+        return self.rule if self.rule in _WORDS else self.detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

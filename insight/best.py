@@ -115,6 +115,13 @@ def best(
     )
 
 
+def importance(runs: Sequence[Run], scores: Sequence[float]) -> list[Importance]:
+    """Of every param that varies among these runs, what matters most first; none of too few runs."""
+    if len(runs) < MIN_RUNS:
+        return []
+    return _importance([tried for tried in _tried(runs) if tried.varies], np.array(scores))
+
+
 def _whole(source: Source, winners: Sequence[tuple[Run, float]]) -> list[tuple[Run, float]]:
     """The winners with everything that is known of them."""
     ids = [run.id for run, _ in winners]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from ..config import Policy
 from ..model import Experiment, Run
 from ..reading import curves, number, open_location, select
 from .audit import Audit, grade
+from .best import importance
 from .lineage import Graph
 
 MAX_COLUMNS = 24
@@ -23,6 +27,7 @@ CURVE_RUNS = 30
 CURVE_POINTS = 300
 CURVE_METRICS = 12
 SWEEP_PARAMS = 10
+SWEEP_RUNS = 2_000
 MAX_LINEAGE = 120
 
 
@@ -30,32 +35,54 @@ def report(
     location: str | Source,
     *,
     metric: str | None = None,
+    mode: Literal["min", "max"] | None = None,
     where: str | None = None,
     policy: Policy | None = None,
 ) -> str:
     """One HTML page about a location: overview, runs, curves, sweep, audit, lineage.
 
     `metric`: what the sweep is coloured by, and whose best runs' curves are shown; by default the
-    evaluation metric that most runs have. Raises `MissingSDK` without Plotly.
+    evaluation metric that most runs have. `mode`: whether less or more of it is better; by default
+    less of a loss or an error, more of anything else. Raises `MissingSDK` without Plotly.
     """
     source = open_location(location)
     found = list(select(source, where=where))
-    metric = metric or _main_metric([run for _, run in found])
+    runs = [run for _, run in found]
+    metric = metric or _main_metric(runs)
+    lower = mode == "min" or (mode is None and metric is not None and _is_loss(metric))
     graded = grade(source, found, policy=policy, registry=where is None)
-    shown = _runs_with_curves([run for _, run in found], metric)
+    scored = _scored(runs, metric, lower)
+    shown = [run for run, _ in scored[:CURVE_RUNS]] or _newest(runs)
     data: dict[str, Any] = {
         "numbers": _numbers(found, graded),
-        "bars": _by_month(found),
+        "bars": _by_time(runs),
         "curves": _curves(source, shown),
-        "curves_note": f"The {len(shown)} runs that are best by {metric}."
-        if metric
+        "curves_note": f"The {len(shown)} runs with the {'lowest' if lower else 'highest'} {metric}."
+        if scored
         else f"The {len(shown)} newest runs.",
         "tables": [_runs_table(found), _audit_table(graded), _registry_table(source)],
-        "flow": _flow(Graph.of(source, [run for _, run in found])),
+        "flow": _flow(Graph.of(source, runs)),
     }
-    if metric and (sweep := _sweep([run for _, run in found], metric)):
+    if metric and (sweep := _sweep(scored, metric)):
         data["sweep"] = sweep
-    return pages.render(f"History of {source.location}", f"{len(found)} runs", data)
+    return pages.render(f"History of {source.location}", f"{len(found):,} runs", data)
+
+
+_LOSSES = frozenset({"loss", "error", "err", "mae", "mse", "rmse", "perplexity", "ppl", "nll", "wer", "cer"})
+
+
+def _is_loss(metric: str) -> bool:
+    return not _LOSSES.isdisjoint(re.split(r"[^a-z]+", metric.lower()))
+
+
+def _scored(runs: Sequence[Run], metric: str | None, lower: bool) -> list[tuple[Run, float]]:
+    """Runs with that metric as a finite number, the best first."""
+    scored = [
+        (run, value)
+        for run in runs
+        if metric and (value := number(run.summary.get(metric))) is not None and math.isfinite(value)
+    ]
+    return sorted(scored, key=lambda pair: pair[1] if lower else -pair[1])
 
 
 def _main_metric(runs: Sequence[Run]) -> str | None:
@@ -77,22 +104,25 @@ def _numbers(found: Sequence[tuple[Experiment, Run]], graded: Audit) -> list[tup
         *((name, count) for name, count in sorted(by_status.items())),
         ("reproducible", sum(a.reproducible for a in graded.runs)),
         ("redeployable", sum(a.redeployable for a in graded.runs)),
-        ("with findings", graded.violating),
+        ("with findings", sum(bool(a.findings) for a in graded.runs)),
+        *([("registry findings", len(graded.registry))] if graded.registry else []),
     ]
 
 
-def _by_month(found: Sequence[tuple[Experiment, Run]]) -> dict[str, Any]:
-    counts = Counter(
-        began.strftime("%Y-%m") for _, run in found if (began := run.started_at or run.created_at)
-    )
-    months = sorted(counts)
-    return {"title": "Runs by month", "labels": months, "series": [("runs", [counts[m] for m in months])]}
+def _by_time(runs: Sequence[Run]) -> dict[str, Any]:
+    """How many runs began in each month; in each day, where all began within two months."""
+    began = [time for run in runs if (time := run.started_at or run.created_at)]
+    daily = bool(began) and (max(began) - min(began)).days <= 62
+    counts = Counter(time.strftime("%Y-%m-%d" if daily else "%Y-%m") for time in began)
+    labels = sorted(counts)
+    title = f"Runs by {'day' if daily else 'month'} (UTC)"
+    return {"title": title, "labels": labels, "series": [("runs", [counts[label] for label in labels])]}
 
 
 def _plain(value: Any) -> Any:
     as_number = number(value)
-    if as_number is not None:
-        return as_number
+    if as_number is not None:  # the page shows six digits
+        return as_number if as_number.is_integer() else float(f"{as_number:.7g}")
     return None if value is None else text_of(value)[:200]
 
 
@@ -107,12 +137,12 @@ def _runs_table(found: Sequence[tuple[Experiment, Run]]) -> dict[str, Any]:
     return {
         "id": "runs",
         "title": "Runs",
-        "columns": ["run", "name", "experiment", "status", "started", "owner", *metrics, *params],
+        "columns": ["name", "run", "experiment", "status", "started (UTC)", "owner", *metrics, *params],
         "choices": ["experiment", "status", "owner"],
         "rows": [
             [
-                run.id,
                 run.name,
+                run.id,
                 experiment.name,
                 run.status.value,
                 run.started_at.strftime("%Y-%m-%d %H:%M") if run.started_at else None,
@@ -120,7 +150,7 @@ def _runs_table(found: Sequence[tuple[Experiment, Run]]) -> dict[str, Any]:
                 *(_plain(run.summary.get(key)) for key in metrics),
                 *(_plain(run.params.get(key)) for key in params),
             ]
-            for experiment, run in found
+            for experiment, run in sorted(found, key=lambda pair: _began(pair[1]), reverse=True)
         ],
         "empty": "No run.",
     }
@@ -130,16 +160,16 @@ def _audit_table(graded: Audit) -> dict[str, Any]:
     return {
         "id": "audit",
         "title": "Audit",
-        "note": "Every finished run against what reproduction and redeployment need, worst first.",
-        "columns": ["run", "name", "project", "owner", "what", "reproducible", "redeployable", "findings"],
+        "note": "Every ended run against what reproduction and redeployment need, worst first.",
+        "columns": ["name", "run", "project", "owner", "lacks", "reproducible", "redeployable", "findings"],
         "choices": ["project", "owner", "reproducible", "redeployable"],
         "rows": [
             [
-                a.run.id,
                 a.run.name,
+                a.run.id,
                 a.project,
                 a.owner,
-                "; ".join(f.detail for f in a.findings),
+                ", ".join(f.brief for f in a.findings),
                 "yes" if a.reproducible else "no",
                 "yes" if a.redeployable else "no",
                 len(a.findings),
@@ -160,22 +190,18 @@ def _registry_table(source: Source) -> dict[str, Any]:
     return {
         "id": "registry",
         "title": "Registry",
-        "columns": ["name", "kind", "version", "aliases", "stage", "run", "created"],
+        "columns": ["name", "kind", "version", "aliases", "stage", "run", "created (UTC)"],
         "rows": rows,
         "empty": "Nothing is registered.",
     }
 
 
-def _runs_with_curves(runs: Sequence[Run], metric: str | None) -> list[Run]:
-    if metric:
-        scored = [
-            (value, run)
-            for run in runs
-            if (value := number(run.summary.get(metric))) is not None and np.isfinite(value)
-        ]
-        return [run for _, run in sorted(scored, key=lambda pair: -pair[0])[:CURVE_RUNS]]
-    dated = [run for run in runs if run.started_at]
-    return sorted(dated, key=lambda run: run.started_at.timestamp() if run.started_at else 0.0)[-CURVE_RUNS:]
+def _began(run: Run) -> datetime:
+    return run.started_at or run.created_at or datetime.min.replace(tzinfo=UTC)
+
+
+def _newest(runs: Sequence[Run]) -> list[Run]:
+    return sorted(runs, key=_began)[-CURVE_RUNS:]
 
 
 def _curves(source: Source, runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -193,25 +219,30 @@ def _curves(source: Source, runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: result[key] for key in ranked[:CURVE_METRICS]}
 
 
-def _sweep(runs: Sequence[Run], metric: str) -> dict[str, Any] | None:
-    scored = [
-        (run, value)
-        for run in runs
-        if (value := number(run.summary.get(metric))) is not None and np.isfinite(value)
-    ]
-    names = []
-    for key in _common([run.params for run, _ in scored], 200):
-        distinct = {text_of(run.params.get(key)) for run, _ in scored}
-        if 1 < len(distinct) <= max(20, len(scored)):
-            names.append(key)
+def _sweep(scored: Sequence[tuple[Run, float]], metric: str) -> dict[str, Any] | None:
+    """Params that mattered most first. Of many runs the best, and an even choice of the others."""
+    ranked = importance([run for run, _ in scored], [score for _, score in scored])
+    shares = {item.param: item.share for item in ranked}
+    if not ranked:  # few runs: params that most of them have
+        for key in _common([run.params for run, _ in scored], 200):
+            if len({text_of(run.params.get(key)) for run, _ in scored}) > 1:
+                shares[key] = sum(key in run.params for run, _ in scored) / len(scored)
+    names = sorted(shares, key=lambda key: -shares[key])[:SWEEP_PARAMS]
     if len(scored) < 3 or not names:
         return None
-    # Params that most runs share say most in one picture.
-    names = sorted(names, key=lambda k: -sum(k in run.params for run, _ in scored))[:SWEEP_PARAMS]
+    drawn = list(scored)
+    if len(scored) > SWEEP_RUNS:
+        others = np.linspace(SWEEP_RUNS // 4, len(scored) - 1, SWEEP_RUNS * 3 // 4).astype(int)
+        drawn = drawn[: SWEEP_RUNS // 4] + [scored[i] for i in others]
+    drawn.reverse()  # the best on top
     return {
         "metric": metric,
-        "params": [[name, [_plain(run.params.get(name)) for run, _ in scored]] for name in names],
-        "scores": [value for _, value in scored],
+        "note": (
+            "Every line is a run" if len(drawn) == len(scored) else f"{len(drawn):,} of {len(scored):,} runs"
+        )
+        + (", params that explain most of the metric first" if ranked else ""),
+        "params": [[name, [_plain(run.params.get(name)) for run, _ in drawn]] for name in names],
+        "scores": [_plain(value) for _, value in drawn],
     }
 
 

@@ -29,6 +29,7 @@ function section(id, title) {
 
 function shown(value) {
   if (value === null || value === undefined) return "";
+  if (typeof value === "number" && Number.isInteger(value) && Math.abs(value) >= 1e15) return value.toPrecision(6);
   if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(6)));
   return String(value);
 }
@@ -120,7 +121,7 @@ function table(parent, spec) {
         else cell.append(shown(value));
         return cell;
       }))));
-    status.textContent = `${found.length} of ${rows.length}` + (pages > 1 ? `, page ${page + 1} of ${pages}` : "");
+    status.textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}` + (pages > 1 ? `, page ${page + 1} of ${pages.toLocaleString("en")}` : "");
     before.disabled = page === 0;
     after.disabled = page >= pages - 1;
     before.hidden = after.hidden = pages === 1;
@@ -132,7 +133,7 @@ function table(parent, spec) {
 
 if (data.numbers) {
   const list = make("dl", { class: "numbers" });
-  for (const [label, value] of data.numbers) list.append(make("div", {}, make("dt", {}, label), make("dd", {}, shown(value))));
+  for (const [label, value] of data.numbers) list.append(make("div", {}, make("dt", {}, label), make("dd", {}, typeof value === "number" ? value.toLocaleString("en") : shown(value))));
   section("overview", "Overview").append(list);
 }
 
@@ -153,29 +154,51 @@ if (data.curves && Object.keys(data.curves).length) {
   if (data.curves_note) place.append(make("p", { class: "quiet" }, data.curves_note));
   const draw = chart(place, "Curves of the chosen metric", () => ({
     traces: data.curves[metric].map(([name, steps, values]) => ({ type: "scatter", mode: values.length > 1 ? "lines" : "markers", name, x: steps, y: values })),
-    extra: { title: { text: metric, font: { size: 13 } }, height: 420, xaxis: { title: { text: "step" }, gridcolor: color("line") } },
+    extra: { showlegend: place.clientWidth > 640, title: { text: metric, font: { size: 13 } }, height: 420, xaxis: { title: { text: "step" }, gridcolor: color("line") } },
   }));
 }
 
 if (data.sweep) {
   const place = section("sweep", "Sweep");
-  place.append(make("p", { class: "quiet" }, `Every line is a run, coloured by ${data.sweep.metric}. Drag along an axis to select.`));
-  chart(place, "Parallel coordinates of params and " + data.sweep.metric, () => ({
+  place.append(make("p", { class: "quiet" }, `${data.sweep.note}, coloured by ${data.sweep.metric}. Drag along an axis to select; scroll sideways on a small screen.`));
+  const wide = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Sweep" });
+  const holder = make("div", { style: `min-width: ${90 * (data.sweep.params.length + 1) + 150}px` });
+  wide.append(holder);
+  place.append(wide);
+  chart(holder, "Parallel coordinates of params and " + data.sweep.metric, () => ({
     traces: [{
       type: "parcoords",
       line: { color: data.sweep.scores, colorscale: "Viridis", showscale: true },
-      labelfont: { color: color("ink") }, tickfont: { color: color("ink") }, rangefont: { color: color("quiet") },
-      dimensions: data.sweep.params.concat([[data.sweep.metric, data.sweep.scores]]).map(([name, values]) => {
-        if (values.every((v) => v === null || typeof v === "number")) {
-          const known = values.filter((v) => v !== null);
-          return { label: name, values: values.map((v) => (v === null ? Math.min(...known) : v)) };
-        }
-        const words = [...new Set(values.map(shown))].sort();
-        return { label: name, values: values.map((v) => words.indexOf(shown(v))), tickvals: words.map((_, i) => i), ticktext: words };
-      }),
+      labelfont: { color: color("ink") }, tickfont: { color: color("ink") }, rangefont: { color: "rgba(0,0,0,0)" },
+      dimensions: data.sweep.params.concat([[data.sweep.metric, data.sweep.scores]]).map(([name, values]) => axis(name, values)),
     }],
     extra: { height: 420, margin: { l: 90, r: 60, t: 60, b: 30 } },
   }));
+}
+
+// An axis of the sweep: words in order; numbers as they are, or as their logarithms where most of
+// them span two orders of magnitude; runs without the param below all others.
+function axis(name, values) {
+  const unset = "(unset)";
+  if (!values.every((v) => v === null || typeof v === "number")) {
+    const words = [...new Set(values.map((v) => (v === null ? unset : shown(v))))].sort();
+    return { label: name, values: values.map((v) => words.indexOf(v === null ? unset : shown(v))), tickvals: words.map((_, i) => i), ticktext: words.map((w) => w.slice(0, 24)) };
+  }
+  const known = values.filter((v) => v !== null);
+  const sorted = [...known].sort((a, b) => a - b);
+  const low = sorted[0], high = sorted[sorted.length - 1];
+  const share = (part) => sorted[Math.floor((sorted.length - 1) * part)];
+  const logarithmic = low > 0 && share(0.9) / share(0.1) >= 100;
+  const place = (v) => (logarithmic ? Math.log10(v) : v);
+  const bottom = place(low), span = place(high) - bottom || 1;
+  let ticks = [...new Set(sorted)];
+  if (ticks.length > 8) {
+    ticks = [...Array(6).keys()].map((i) => bottom + (span * i) / 5).map((v) => (logarithmic ? 10 ** v : v));
+  }
+  const tickvals = ticks.map(place), ticktext = ticks.map((v) => String(Number(v.toPrecision(3))));
+  const absent = bottom - span * 0.12;
+  if (known.length < values.length) { tickvals.unshift(absent); ticktext.unshift(unset); }
+  return { label: name, values: values.map((v) => (v === null ? absent : place(v))), tickvals, ticktext };
 }
 
 for (const spec of data.tables || []) {

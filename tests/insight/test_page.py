@@ -10,7 +10,7 @@ import pytest
 from outgrow import pages
 from outgrow.insight.page import report
 from outgrow.model import Status
-from planted import registered, run, source
+from planted import curve, registered, run, source
 
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -82,7 +82,24 @@ def test_ten_thousand_rows_are_paged(tmp_path):
     }
     dom = opened(pages.render("t", "s", {"tables": [spec]}), tmp_path)
     assert dom.count("<tr>") == 101
-    assert "10000 of 10000, page 1 of 100" in text_of(dom)
+    assert "10,000 of 10,000, page 1 of 100" in text_of(dom)
+
+
+def test_the_best_are_shown_whichever_way_is_better_and_params_by_what_they_explain():
+    runs = [
+        run(i, params={"noise": (i * 7) % 5, "lr": 10.0 ** -(i % 4)}, summary={"eval/loss": 10.0 ** (i % 4) + i / 1e6})
+        for i in range(40)
+    ]  # fmt: skip
+
+    def shown(**options):
+        page = report(source(*runs, points={r.id: [curve("eval/loss", [1.0])] for r in runs}), **options)
+        return json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', page)[1])
+
+    data = shown()
+    assert data["curves_note"] == "The 30 runs with the lowest eval/loss."
+    assert data["curves"]["eval/loss"][0][0] == "digits-0"
+    assert [name for name, _ in data["sweep"]["params"]] == ["lr", "noise"]
+    assert shown(mode="max")["curves"]["eval/loss"][0][0] == "digits-39"
 
 
 def test_a_page_loads_nothing_from_elsewhere():
