@@ -20,6 +20,8 @@ SIDECAR = "outgrow.json"
 STAGING = "outgrow-partial"
 """Folder within `.neptune` for runs that are being written; `neptune sync` does not look there."""
 
+_ATTEMPTS = 100
+
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
@@ -61,7 +63,13 @@ class Staged:
         path = base / STAGING / final.name
         with disk_errors(base):
             shutil.rmtree(path, ignore_errors=True)
-            path.mkdir(parents=True)
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    path.mkdir(parents=True)
+                    break
+                except (FileNotFoundError, FileExistsError):  # the end of another run removes the parent
+                    if attempt == _ATTEMPTS:
+                        raise
         return cls(path, final, identity, run_id)
 
     def publish(self, mark: str | None) -> None:

@@ -26,7 +26,7 @@ from .places import Place, Server
 from .records import MARK_PATH, ORIGIN_PATH, PLATFORM, Attribute
 from .scale_logs import NAME
 from .scale_output import ScaleOutput
-from .vendor3 import Reader, send
+from .vendor3 import Reader, Sender
 from .writer import AttributeWriter, native_id
 
 _WAITS = (0.0, 0.2, 1.0, 5.0, 15.0, 30.0)
@@ -38,15 +38,17 @@ class ServerSink3(Sink):
 
     def __init__(self, location: Location, place: Place, server: Server) -> None:
         assert place.project is not None
-        self.location, self.server = location, server
+        self.location = location
         self.project = place.project
         self.reader = Reader(server, place.project)
+        self.sender = Sender(server)
         self._scratch = Path(tempfile.mkdtemp(prefix="outgrow-neptune-"))
         self._known: dict[str, str] | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
         self.reader.close()
+        self.sender.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     @property
@@ -120,7 +122,7 @@ class _Sent:
             held[row["key"]] = (number + row["step_count"], min(first, float(row["step_min"])))
 
     def publish(self, mark: str | None) -> None:
-        send(self.path / NAME, self.sink.server.token)
+        self.sink.sender.send(self.path / NAME)
         self._arrived()
         if mark is not None:
             folder = self.path / "mark"
@@ -128,7 +130,7 @@ class _Sent:
             log = ScaleOutput(replace(self, path=folder), self.sink.project, self.native, None)
             log.assign(MARK_PATH, Attribute("string", mark))
             log.end()
-            send(folder / NAME, self.sink.server.token)
+            self.sink.sender.send(folder / NAME)
         self.remove()
 
     def _arrived(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -194,47 +195,67 @@ def _reach(url: str) -> None:
     answer.raise_for_status()
 
 
-def send(log: Path, token: str) -> None:
-    """Send a run log, as `neptune sync` does, and look at every answer.
+class Sender:
+    """Sends run logs. One connection for all: the client would log in several times for each log."""
 
-    Raises `Rejected` with the server's first complaint, `Unavailable` where the client gave up.
-    """
-    from neptune_scale import exceptions as scale
-    from neptune_scale.sync import sync_process as sync
-    from neptune_scale.sync.operations_repository import OperationsRepository
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._client: Any = None
+        self._lock = threading.Lock()
 
-    logging.getLogger("neptune").setLevel(logging.CRITICAL)  # what it logs is raised here
-    store = OperationsRepository(db_path=log.resolve())
-    told = store.get_metadata()
-    assert told is not None
-    project, native = told.project, told.run_id
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
 
-    def complaint() -> None:
-        found = [e.deserialize_error() for e in store.get_errors(limit=100)]
-        real = [e for e in found if not isinstance(e, scale.NeptuneRunDuplicate)]
-        if real:
-            with errors(f"writing {native} to {project}"):
-                raise real[0]
+    def _connected(self) -> Any:
+        from neptune_scale.net.api_client import ApiClient, with_api_errors_handling
 
-    sender = sync.SenderThread(token, native, store)
-    status = sync.StatusTrackingThread(token, project, store)
-    uploader = sync.FileUploaderThread(project, token, store)
-    try:
-        with contextlib.suppress(scale.NeptuneSynchronizationStopped):  # the reason is in the log
-            sender.work()
-            complaint()
-            while store.get_operation_submission_count(limit=1):
-                status.work()
+        with self._lock:
+            if self._client is None:
+                with errors(f"connecting to {self._server.url}"):
+                    self._client = with_api_errors_handling(ApiClient)(api_token=self._server.token)
+            return self._client
+
+    def send(self, log: Path) -> None:
+        """Send a run log, as `neptune sync` does, and look at every answer.
+
+        Raises `Rejected` with the server's first complaint, `Unavailable` where the client gave up.
+        """
+        from neptune_scale import exceptions as scale
+        from neptune_scale.sync import sync_process as sync
+        from neptune_scale.sync.operations_repository import OperationsRepository
+
+        logging.getLogger("neptune").setLevel(logging.CRITICAL)  # what it logs is raised here
+        store = OperationsRepository(db_path=log.resolve())
+        told = store.get_metadata()
+        assert told is not None
+        project, native, token = told.project, told.run_id, self._server.token
+
+        def complaint() -> None:
+            found = [e.deserialize_error() for e in store.get_errors(limit=100)]
+            real = [e for e in found if not isinstance(e, scale.NeptuneRunDuplicate)]
+            if real:
+                with errors(f"writing {native} to {project}"):
+                    raise real[0]
+
+        try:
+            sender = sync.SenderThread(token, native, store)
+            status = sync.StatusTrackingThread(token, project, store)
+            sender._backend = status._backend = self._connected()
+            with contextlib.suppress(scale.NeptuneSynchronizationStopped):  # the reason is in the log
+                sender.work()
                 complaint()
-                if store.get_operation_submission_count(limit=1):
-                    time.sleep(0.2)
-            if store.get_file_upload_requests_count(limit=1):
-                with ThreadPoolExecutor(1) as pool:  # it sets its thread's event loop
-                    pool.submit(uploader.work).result()
-        complaint()
-        if store.get_operation_count(limit=1) or store.get_file_upload_requests_count(limit=1):
-            raise Unavailable(f"the server did not take all of {native}", hint="run the command again")
-    finally:
-        for thread in (sender, status, uploader):
-            thread.close()
-        store.close(cleanup_files=False)
+                while store.get_operation_submission_count(limit=1):
+                    status.work()
+                    complaint()
+                    if store.get_operation_submission_count(limit=1):
+                        time.sleep(0.2)
+                if store.get_file_upload_requests_count(limit=1):
+                    uploader = sync.FileUploaderThread(project, token, store)
+                    with contextlib.closing(uploader), ThreadPoolExecutor(1) as pool:
+                        pool.submit(uploader.work).result()  # it sets its thread's event loop
+            complaint()
+            if store.get_operation_count(limit=1) or store.get_file_upload_requests_count(limit=1):
+                raise Unavailable(f"the server did not take all of {native}", hint="run the command again")
+        finally:
+            store.close(cleanup_files=False)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from emulators.neptune_scale import Server
 from outgrow import migrate
+from outgrow.adapters.neptune.local import Staged, copies
 from outgrow.errors import ConfigError, Corrupt, CredentialsError, LocationError, Unavailable
 from outgrow.locations import open_sink, open_source
 from outgrow.model import Origin, Run, Status
@@ -245,6 +247,24 @@ def test_a_run_that_was_never_finished_is_none(api: str, tmp_path: Path) -> None
             (experiment,) = source.experiments()
             assert [run.name for run in source.runs(experiment)] == [runs[0].name]
         writers[1].abort()
+
+
+def test_runs_begin_while_others_end(tmp_path: Path) -> None:
+    """The folder that they share while they are written comes and goes."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def write(writer: int) -> None:
+        for number in range(150):
+            name = f"run__{writer}-{number}__0__outgrow0"
+            Staged.begin(tmp_path, tmp_path / "offline" / name, f"other:{name}", name).publish("mark")
+
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(write, range(3)))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(list(copies(tmp_path))) == 450
 
 
 def test_a_folder_that_the_sink_refuses(tmp_path: Path) -> None:
