@@ -93,7 +93,8 @@ class Connection:
                     raise LocationError(
                         f"there is no database {path}", hint="check the path; a source is never made"
                     )
-                uri = f"sqlite:///file:{quote(path.as_posix())}?mode=ro&uri=true"
+                # The driver is named so that MLflow takes no part of this for a folder to make.
+                uri = f"sqlite+pysqlite:///file:{quote(path.as_posix())}?mode=ro&uri=true"
             root = "mlflow-artifacts:/"  # nothing is ever created under it
         else:
             root = self.artifact_root = artifact_root(self.location)

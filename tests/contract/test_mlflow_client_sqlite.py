@@ -49,3 +49,12 @@ class TestClientLimits(LimitsContract):
 
 class TestClientReading(ReadingContract):
     pass
+
+
+def test_reading_leaves_nothing_in_the_working_directory(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with place.source() as source:
+        list(source.experiments())
+    assert list(tmp_path.iterdir()) == []
