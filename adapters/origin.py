@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from ..model import (
     RegisteredModel,
     Run,
     from_builtins,
+    from_json,
     to_builtins,
 )
 from .base import ORIGIN_FOLDER, Capabilities
@@ -175,6 +177,10 @@ def decode(data: bytes, what: str) -> OriginRecord:
 
     Raises `SchemaVersionError` for a record of a later release, `Corrupt` for a damaged one.
     """
+    with suppress(ValueError, TypeError):  # many times as fast; what it does not take is looked at below
+        record = from_json(data.decode(), OriginRecord)
+        if record.format <= FORMAT:
+            return record
     try:
         plain = json.loads(data.decode("utf-8", "surrogatepass"))
         version = plain["format"]
