@@ -14,6 +14,7 @@ from outgrow.config import Advise, Policy, Retention
 from outgrow.errors import ConfigError, LocationError
 from outgrow.insight.diff import compare, parting_step
 from outgrow.insight.lineage import lineage
+from outgrow.insight.runs import unknown
 from outgrow.insight.show import spark, view
 from outgrow.model import (
     CodeVersion,
@@ -55,6 +56,22 @@ def test_an_unknown_column_or_experiment_is_refused_with_what_is_known():
         insight.runs(source(run(1)), columns=["accuracy"])
     with pytest.raises(LocationError, match="nope"):
         insight.runs(source(run(1)), experiments=["nope"])
+
+
+def test_a_typo_is_answered_with_what_was_meant():
+    held = source(run(1), run(2))
+    with pytest.raises(ConfigError, match="did you mean status"):
+        insight.runs(held, columns=["statu"])
+    with pytest.raises(ConfigError, match="did you mean started_at"):
+        insight.runs(held, columns=["id"], sort=["-start_at"])
+    with pytest.raises(LocationError, match="did you mean digits"):
+        insight.runs(held, experiments=["Digit"])
+    with pytest.raises(LocationError, match="did you mean digits-1"):
+        lineage(held, "digit-1")
+    with pytest.raises(ConfigError, match="did you mean audit-trail"):
+        insight.advise(held, thresholds=Advise(needs=["audittrail"]))
+    told = unknown(held, ["metrics.accuracy", "params.lr", "tags.onwer", "id"])
+    assert told == {"metrics.accuracy": "did you mean eval/accuracy?", "tags.onwer": "did you mean owner?"}
 
 
 def test_deleted_runs_are_left_out_unless_asked_for():
@@ -178,6 +195,36 @@ def test_best_names_the_winner_and_the_param_that_mattered():
     assert worst.winners[0][1] == min(r.summary["acc"] for r in runs)
 
 
+def test_importance_is_the_share_that_a_param_explains_alone():
+    random = np.random.default_rng(1)
+    runs = []
+    for i in range(300):
+        params = {
+            "strong": float(random.uniform(-1, 1)),
+            "kind": "abc"[random.integers(3)],
+            "noise": float(random.uniform()),
+            "other": str(random.integers(1000)),
+            "a": int(random.integers(2)),
+            "b": int(random.integers(2)),
+        }
+        together = float(params["a"] ^ params["b"])
+        score = (
+            4 * abs(params["strong"]) + "abc".index(params["kind"]) + together + float(random.normal()) / 4
+        )
+        if i % 10 == 0:
+            del params["noise"]
+        runs.append(run(i, params=params, summary={"acc": 10.0**score}))
+    found = {i.param: i for i in insight.best(source(*runs), "acc").importance}
+    assert list(found)[:2] == ["strong", "kind"]
+    assert 0.4 < found["strong"].low <= found["strong"].share <= found["strong"].high < 0.8
+    assert found["kind"].low > 0.1
+    for name in ("noise", "other", "a", "b"):  # a and b matter together only
+        assert found[name].low == 0
+        assert found[name].share < 0.05
+    tried = {s.param: s for s in insight.best(source(*runs), "acc").settled}
+    assert tried["kind"].tried == "a, b, c"
+
+
 def test_few_runs_say_nothing_about_params():
     result = insight.best(source(*sweep(5)), "acc")
     assert result.importance == []
@@ -210,6 +257,13 @@ def test_a_data_set_leads_forwards_to_the_models():
     found = {(n.kind, n.id) for n in lineage(held, "d1").nodes}
     assert ("model version", "digits/1") in found
     assert ("model version", "digits/2") not in found
+
+
+def test_a_run_is_named_by_the_beginning_of_its_id():
+    held = source(run(1, id="abcdef0123456789"), run(2, id="abcdef9999999999"))
+    assert [n.id for n in lineage(held, "abcdef01").subjects] == ["abcdef0123456789"]
+    with pytest.raises(LocationError):
+        lineage(held, "abcdef")
 
 
 def test_a_commit_and_a_file_lead_to_their_runs(tmp_path):
