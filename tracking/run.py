@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..errors import PolicyViolation
@@ -320,14 +319,14 @@ class Run:
             raise violation
         return report
 
-    def _end(self, status: Status, exit_code: int | None) -> PolicyViolation | None:
+    def _end(self, status: Status, code: int | None, at: int | None = None) -> PolicyViolation | None:
         from .policing import check_end
 
         assert self._journal is not None
         if self._sampler:
             self._sampler.stop()
         violation = check_end(self, status)
-        self._append(Finish(status, values.now_us(), exit_code))
+        self._append(Finish(status, at or values.now_us(), code))
         self._journal.sync()
         if lost := self._journal.lost + self._journal.waiting:
             warn(
@@ -352,9 +351,7 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not self._finished:
             self._end_with(error)
 

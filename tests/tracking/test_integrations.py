@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from outgrow.tracking.journal import journals
 
 UNMODIFIED = """
 import mlflow, mlflow.sklearn
+from mlflow.entities import Metric
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
@@ -35,6 +37,12 @@ with mlflow.start_run(run_name="parent", tags={"owner": "ml"}) as parent:
         for step in range(5):
             mlflow.log_metric("loss", 1 / (step + 1), step=step)
         mlflow.log_metrics({"a": float("nan"), "b": 2.0}, step=7)
+        again = [Metric("again", 1.5, 1_700_000_000_000, 3)]
+        for _ in range(2):  # MLflow holds one of two equal points
+            mlflow.MlflowClient().log_batch(mlflow.active_run().info.run_id, metrics=again)
+        for step in range(5):
+            mlflow.log_metric("late", step, step=step, synchronous=False)
+        mlflow.log_params({"asynchronous": True}, synchronous=False)
         mlflow.log_text("hello", "notes/hello.txt")
         mlflow.set_tag("stage", "test")
     mlflow.log_param("runs", 1)
@@ -63,6 +71,10 @@ def test_unmodified_mlflow_code_reaches_a_second_platform(tmp_path: Path) -> Non
 
     synced = CliRunner().invoke(main, ["sync"])
     assert synced.exit_code == 0, synced.output
+    places = ["mlflow:sqlite:///mlflow.db", "archive:history"]
+    checked = CliRunner().invoke(main, ["check", *places, "--deep", "--json"])
+    differences = [one["what"] for run in json.loads(checked.stdout)["runs"] for one in run["differences"]]
+    assert differences == []
     with open_source(f"archive:{tmp_path / 'history'}") as source:
         runs = {run.name: run for e in source.experiments() for run in source.runs(e)}
         child, parent = runs["child"], runs["parent"]
@@ -75,6 +87,8 @@ def test_unmodified_mlflow_code_reaches_a_second_platform(tmp_path: Path) -> Non
         points = [row for batch in source.points(child) for row in batch.to_pylist()]
         assert {(row["key"], row["step"]) for row in points} == metrics
         assert [row["value"] for row in points if row["key"] == "loss"] == [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]
+        assert sorted(row["value"] for row in points if row["key"] == "late") == [0, 1, 2, 3, 4]
+        assert child.params["asynchronous"] == "True"
         assert child.datasets
         assert "notes/hello.txt" in {file.path for file in source.files(child)}
         (model,) = source.artifacts(child)

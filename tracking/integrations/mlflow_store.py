@@ -21,15 +21,16 @@ from ... import config as configuration
 from ...config import Config
 from ...errors import ConfigError
 from ...locations import parse
-from ...model import DatasetUse, Origin
-from ...model import Run as Record
+from ...model import DatasetUse, Origin, Status
+from ..records import Change, Dataset
 from ..run import Run
 from ..start import adopt
-from ..values import moment
+from ..values import number as metric_value
 from ..warning import DeliveryWarning, warn
 
 SCHEME = "outgrow"
-_NAME, _NOTE, _PARENT = "mlflow.runName", "mlflow.note.content", "mlflow.parentRunId"
+_RECENT = 10_000
+"""Points of a run that are kept in mind, to tell one that is sent again."""
 _ENDS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
 
 
@@ -60,6 +61,9 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
     # The store stays of its own class, which parts of MLflow ask for, with our methods before its own.
     store.__class__ = type("Mirrored" + type(store).__name__, (_Mirrored, type(store)), {})
     store._outgrow = Mirror(others)
+    # MLflow's asynchronous logging has taken the method as it was before.
+    if (queue := getattr(store, "_async_logging_queue", None)) is not None:
+        queue._logging_func = store.log_batch
     return store
 
 
@@ -135,6 +139,8 @@ class Mirror:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._runs: dict[str, Run] = {}
+        self._recent: dict[str, dict[tuple[Any, ...], None]] = {}
+        """The last points of each run, oldest first."""
         self._lock = threading.RLock()
 
     def __call__(self, tell: Any) -> None:
@@ -147,19 +153,24 @@ class Mirror:
             )
 
     def begin(self, store: Any, native: Any) -> None:
+        from ...adapters.mlflow.records import run_record
+
         info, tags = native.info, native.data.tags
-        record = Record(
+        record = run_record(
             id=info.run_id,
             experiment=store.get_experiment(info.experiment_id).name,
             name=info.run_name,
-            started_at=moment(info.start_time * 1_000),
+            status=info.status,
+            start_ms=info.start_time,
+            end_ms=None,
             user=info.user_id or None,
-            parent=tags.get(_PARENT),
-            description=tags.get(_NOTE),
-            origin=Origin(platform="mlflow", run_id=info.run_id),
+            artifact_uri=info.artifact_uri,
+            params={},
+            tags=tags,
+            metrics={},
         )
-        self._runs[info.run_id] = adopt(record, self._config)
-        self._tags(self._runs[info.run_id], tags)
+        origin = Origin(platform="mlflow", run_id=info.run_id)
+        self._runs[info.run_id] = adopt(replace(record, origin=origin), self._config)
 
     def _run(self, run_id: str) -> Run | None:
         """Only runs that began here: a run of another process has its mirror there."""
@@ -172,6 +183,8 @@ class Mirror:
             return
         points: dict[tuple[int, int], dict[str, float]] = {}
         for metric in metrics:
+            if self._repeated(run_id, metric):
+                continue
             row = points.setdefault((metric.step, metric.timestamp), {})
             if metric.key in row:
                 run.log({metric.key: metric.value}, step=metric.step, time=metric.timestamp / 1_000)
@@ -183,6 +196,17 @@ class Mirror:
             run.log_params(given)
         self._tags(run, {tag.key: tag.value for tag in tags})
 
+    def _repeated(self, run_id: str, metric: Any) -> bool:
+        """MLflow holds two equal points as one, and its autologging sends some again, soon after."""
+        recent = self._recent.setdefault(run_id, {})
+        point = (metric.key, metric.step, metric.timestamp, str(metric.value))
+        if point in recent:
+            return True
+        recent[point] = None
+        if len(recent) > _RECENT:
+            del recent[next(iter(recent))]
+        return False
+
     def _tags(self, run: Run, tags: dict[str, str]) -> None:
         own = {key: value for key, value in tags.items() if not key.startswith(("mlflow.", "outgrow."))}
         if own:
@@ -190,7 +214,6 @@ class Mirror:
 
     def read(self, run_id: str, inputs: Iterable[Any]) -> None:
         from ...model import to_builtins
-        from ..records import Dataset
 
         if (run := self._run(run_id)) is None:
             return
@@ -221,8 +244,15 @@ class Mirror:
                 place = _downloaded(model.artifact_location, Path(folder) / str(number))
                 if place is not None:
                     run.log_model(place, model.name)
+        latest = {key: metric_value(key, value) for key, value in native.data.metrics.items()}
+        run._append(Change({"summary": latest}))  # of the highest step, whatever was logged last
         del self._runs[run_id]
-        run.finish(status, timeout=0)  # type: ignore[arg-type]
+        self._recent.pop(run_id, None)
+        ended = native.info.end_time
+        violation = run._end(Status(status), None, None if ended is None else ended * 1_000)
+        run.finish(timeout=0)
+        if violation is not None:
+            raise violation
 
     def _files(self, run: Run, uri: str, folder: Path) -> None:
         place = _downloaded(uri, folder)
