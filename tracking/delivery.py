@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,12 +43,14 @@ class Delivery:
         open_source: Callable[[], Source],
         *,
         ended: bool = False,
+        flushing: AbstractContextManager[object] | None = None,
     ) -> None:
         """`location` is the public form; `open_sink` gives the (shared) sink when there is something to send.
         `open_source` reads the same location: only where the run is there already, from a delivery
         that was cut to a sink that appends, or from another journal.
 
         `ended`: a run of another machine that said no goodbye has ended; it is then killed.
+        `flushing`: a lock, held again by who holds it, that the deliveries share which share a sink.
         """
         self.folder = folder
         self.busy = False
@@ -55,6 +58,7 @@ class Delivery:
         self.waiting = False
         """The parent run, whose journal is beside this one, is not there yet."""
         self._assume_ended = ended
+        self._flushing = flushing or nullcontext()
         self.location = location
         self._open_sink, self._open_source = open_sink, open_source
         self._fitting: Fitting | None = None
@@ -172,7 +176,12 @@ class Delivery:
             fitting.fold.killed()
         writer = sink.begin(self._target(fitting, origin), origin, existing)
         self.state.run_id, self.state.url = writer.run_id, writer.url
-        writing = Writing(self.folder, sink, writer, fitting, self.state, present, careful=careful)
+        # A sink that buffers flushes the runs of all: only ours may be waiting, so that what becomes
+        # of it is told to us.
+        alone = self._flushing if type(sink).flush is not Sink.flush else nullcontext()
+        writing = Writing(
+            self.folder, sink, writer, fitting, self.state, present, flushing=alone if careful else None
+        )
         try:
             writing.stretch(stretch)
             at = -1
@@ -184,11 +193,16 @@ class Delivery:
             target = self._target(fitting, origin)
             if over:
                 target = self._with_origin(writing, target, origin)
-            writer.finish(target, LIVE_MARK if over else None)
         except BaseException:
             writer.abort()
             raise
-        sink.flush()
+        with alone:
+            try:
+                writer.finish(target, LIVE_MARK if over else None)
+            except BaseException:
+                writer.abort()
+                raise
+            sink.flush()
         writing.register()
         self.state.done = over
         writing.save_refused()

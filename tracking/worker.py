@@ -63,6 +63,7 @@ class Lane:
         self._opener, self._reader = opener, reader
         self._sink: Sink | None = None
         self._opening = threading.Lock()
+        self._flushing = threading.RLock()
         self._deliveries: dict[Path, Delivery] = {}
         self._due: dict[Path, float] = {}
         self._failures: dict[Path, int] = {}
@@ -83,7 +84,9 @@ class Lane:
     def add(self, folder: Path) -> bool:
         """Serve a journal from now on; False where nothing of it is left to deliver."""
         if folder not in self._deliveries:
-            delivery = Delivery(folder, self.location, self.sink, self._reader, ended=self.ended)
+            delivery = Delivery(
+                folder, self.location, self.sink, self._reader, ended=self.ended, flushing=self._flushing
+            )
             if delivery.settled and not journal.has_writer(folder):
                 return False
             self._deliveries[folder] = delivery

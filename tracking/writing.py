@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -43,16 +43,17 @@ class Writing:
         state: SinkState,
         present: Mapping[Stream, Replay],
         *,
-        careful: bool,
+        flushing: AbstractContextManager[object] | None,
     ) -> None:
-        """`present`: rows that a sink which appends has already. `careful`: flush after each record."""
+        """`present`: rows that a sink which appends has already. `flushing`: flush after each record,
+        holding this lock."""
         self.folder, self.sink, self.writer = folder, sink, writer
         self.fitting, self.state = fitting, state
         self.caps = sink.capabilities
         self.models: list[RegisteredModel] = []
         """To be registered once the run is durable."""
         self.refused: list[dict[str, Any]] = []
-        self._present, self._careful = present, careful
+        self._present, self._flushing = present, flushing
 
     def stretch(self, stretch: Stretch) -> None:
         """Write what a stretch of the journal adds."""
@@ -150,8 +151,9 @@ class Writing:
 
     def _sent(self, send: Callable[..., T], *args: Any) -> T:
         result = send(*args)
-        if self._careful:
-            self.sink.flush()
+        if self._flushing is not None:
+            with self._flushing:
+                self.sink.flush()
         return result
 
     def _items(self, items: dict[str, Any], send: Callable[[dict[str, Any]], None], kind: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,38 @@ class FussyLater(MemorySink):
         if "bad" in waiting:
             raise Rejected("a bad file")
         super().flush()
+
+
+class Batching(MemorySink):
+    """Makes durable what several writers have finished, and refuses one of them, as a database does."""
+
+    def flush(self) -> None:
+        time.sleep(0.02)
+        with self.lock:
+            bad = [run_id for run_id, kept in self._finished.items() if kept.run.name == "bad"]
+            for run_id in bad:
+                del self._finished[run_id]
+        super().flush()
+        if bad:
+            raise Rejected("a bad run")
+
+
+def test_runs_that_are_delivered_at_once_are_refused_one_by_one(settings: Settings) -> None:
+    config = settings()
+    folders = {}
+    for name in ("a", "b", "bad", "c", "d", "e"):
+        with start_run("digits", name, config=config, capture=False) as run:
+            run.log({"loss": 1.0})
+        folders[name] = run.folder
+    sink = Batching(buffered=True)
+    lane = Lane("archive:nowhere", lambda: sink, sink.source, threading.Event())
+    for folder in folders.values():
+        lane.add(folder)
+    lane.step(list(folders.values()))
+    assert {data.run.name for data in sink.source().by_run.values()} == {"a", "b", "c", "d", "e"}
+    told = {name: report(folder, ["archive:nowhere"]) for name, folder in folders.items()}
+    assert [name for name, one in told.items() if not one.complete] == ["bad"]
+    assert "a bad run" in str(told["bad"])
 
 
 def test_a_refusal_at_the_flush_is_isolated_too(settings: Settings, target: Any) -> None:
