@@ -7,44 +7,26 @@ server refuses them: type conflicts, NaN, integers over 32 bits, steps that do n
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 import re
-import tarfile
-import threading
 import time
 import uuid
-import zipfile
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from emulators.neptune_legacy_files import FileOperations
+from emulators.neptune_serving import JSON, Serving, jwt
 from emulators.neptune_swagger import SPECS
 
-JSON = dict[str, Any]
 ATOMS = {"assignFloat": "float", "assignInt": "int", "assignBool": "bool", "assignString": "string"}
 READ_ONLY = {"sys/id", "sys/creation_time", "sys/owner", "sys/custom_run_id"}
 
 
-def jwt(claims: JSON) -> str:
-    def part(data: JSON) -> str:
-        return base64.urlsafe_b64encode(json.dumps(data).encode()).decode().rstrip("=")
-
-    return f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims)}.c2ln"
-
-
-def token(url: str) -> str:
-    return base64.b64encode(
-        json.dumps({"api_address": url, "api_url": url, "api_key": "0-0"}).encode()
-    ).decode()
-
-
-class Server:
-    """`with Server("ws/project") as server:` serves on an ephemeral port of this machine."""
-
+class Server(Serving):
     def __init__(self, *projects: str) -> None:
+        super().__init__()
         self.projects = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in projects}
         self.runs: dict[str, JSON] = {}
         """Container id → {id, type, shortId, project, parent, attributes: {path: {type, …}}, trashed}."""
@@ -52,29 +34,6 @@ class Server:
         self.calls: list[str] = []
         self.fail: dict[str, tuple[int, JSON]] = {}
         """Operation id → (status, body) to answer instead, until taken out."""
-        self.lock = threading.RLock()
-
-    def __enter__(self) -> Server:
-        server = self
-
-        class Handler(_Handler):
-            state = server
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    @property
-    def token(self) -> str:
-        return token(self.url)
 
     def create(
         self, project_id: str, kind: str = "run", custom: str | None = None, parent: str | None = None
@@ -224,54 +183,33 @@ class _NoExperiment(Exception):
     pass
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(FileOperations):
     state: Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    do_POST = do_PUT = do_DELETE = do_GET
-
-    def _answer(self) -> None:
+    def answer(self) -> tuple[int, Any]:
         parts = urlsplit(self.path)
         self.query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(parts.path)
         found = re.fullmatch(r"/api/(\w+)/swagger\.json", path)
         if found:
-            return self._send(200, SPECS[found[1]](self.state.url))
+            return 200, SPECS[found[1]](self.state.url)
         if path.endswith("/openid-connect/token"):
-            return self._send(200, self._tokens() | {"token_type": "bearer", "expires_in": 3600})
+            return 200, self._tokens() | {"token_type": "bearer", "expires_in": 3600}
         name = path.rsplit("/", 1)[-1]
         self.state.calls.append(name)
         if name in self.state.fail:
-            return self._send(*self.state.fail[name])
+            return self.state.fail[name]
         operation = getattr(self, f"op_{name}", None)
         if operation is None:  # such as the client's web socket, without which it goes on
-            return self._send(404, {"code": 404, "title": f"{name} is not served here"})
+            return 404, {"code": 404, "title": f"{name} is not served here"}
         try:
             with self.state.lock:
-                status, answer = operation()
+                answered: tuple[int, Any] = operation()
         except _NoExperiment as error:
-            status, answer = 404, {"code": 404, "errorType": "EXPERIMENT_NOT_FOUND", "title": str(error)}
+            return 404, {"code": 404, "errorType": "EXPERIMENT_NOT_FOUND", "title": str(error)}
         except KeyError as error:
-            status, answer = 404, {"code": 404, "title": f"no attribute {error}"}
-        self._send(status, answer)
-
-    def _send(self, status: int, answer: Any) -> None:
-        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(status)
-        kind = "application/octet-stream" if isinstance(answer, bytes) else "application/json"
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+            return 404, {"code": 404, "title": f"no attribute {error}"}
+        return answered
 
     def _tokens(self) -> JSON:
         claims = {"exp": int(time.time()) + 3600, "azp": "neptune-cli", "iss": f"{self.state.url}/auth"}
@@ -404,64 +342,5 @@ class _Handler(BaseHTTPRequestHandler):
     def op_searchLeaderboardAttributes(self) -> tuple[int, Any]:
         return 200, {"entries": [{"name": "sys/id", "type": "string"}]}
 
-    def op_fileAtomUpload(self) -> tuple[int, Any]:
-        path, ext = self.query["attribute"], self.query.get("ext") or ""
-        name = path.rsplit("/", 1)[-1]
-        self.run["attributes"][path] = {"type": "file", "ext": ext, "content": self.body, "name": name}
-        return 200, {"errors": []}
 
-    def _file_set(self) -> dict[str, bytes]:
-        empty: JSON = {"type": "fileSet", "files": {}}
-        files: dict[str, bytes] = self.run["attributes"].setdefault(self.query["attribute"], empty)["files"]
-        return files
-
-    def op_fileSetFileUpload(self) -> tuple[int, Any]:
-        self._file_set()[self.query["subPath"]] = self.body
-        return 200, {"errors": []}
-
-    def op_uploadFileSetAttributeTar(self) -> tuple[int, Any]:
-        files = self._file_set()
-        if self.query.get("reset") == "True":
-            files.clear()
-        with tarfile.open(fileobj=io.BytesIO(self.body)) as archive:
-            for member in archive.getmembers():
-                if (stream := archive.extractfile(member)) is not None:
-                    files[member.name] = stream.read()
-        return 200, {"errors": []}
-
-    def op_downloadAttribute(self) -> tuple[int, Any]:
-        return 200, self.attribute["content"]
-
-    def op_prepareForDownloadFileSetAttributeZip(self) -> tuple[int, Any]:
-        data = io.BytesIO()
-        with zipfile.ZipFile(data, "w") as archive:
-            for name, content in self.attribute["files"].items():
-                archive.writestr(name, content)
-        id = str(uuid.uuid4())
-        self.state.artifacts[id] = [{"zip": data.getvalue()}]
-        return 200, {"id": id}
-
-    def op_getDownloadPrepareRequest(self) -> tuple[int, Any]:
-        return 200, {
-            "id": self.query["id"],
-            "downloadUrl": f"{self.state.url}/api/leaderboard/zip?id={self.query['id']}",
-        }
-
-    def op_zip(self) -> tuple[int, Any]:
-        return 200, self.state.artifacts[self.query["id"]][0]["zip"]
-
-    def op_createNewArtifact(self) -> tuple[int, Any]:
-        digest = self.query.get("hash") or ""
-        new = digest not in self.state.artifacts
-        self.state.artifacts.setdefault(digest, [])
-        return 200, {"artifactHash": digest, "hash": digest, "receivedMetadata": not new, "size": 0}
-
-    def op_uploadArtifactFilesMetadata(self) -> tuple[int, Any]:
-        digest = self.query["hash"]
-        self.state.artifacts[digest] = json.loads(self.body)["files"]
-        return 200, {"artifactHash": digest, "hash": digest, "receivedMetadata": True, "size": 0}
-
-    op_createArtifactVersion = op_uploadArtifactFilesMetadata
-
-    def op_listArtifactFiles(self) -> tuple[int, Any]:
-        return 200, {"files": self.state.artifacts[self.query["hash"]]}
+Server.handler = _Handler

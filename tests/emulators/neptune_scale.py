@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from emulators import neptune_reading
-from emulators.neptune_legacy import jwt, token
+from emulators.neptune_serving import JSON, Handler, Serving, jwt
 from neptune_api.proto.google_rpc.code_pb2 import Code
 from neptune_api.proto.neptune_pb.ingest.v1.ingest_pb2 import IngestCode
 from neptune_api.proto.neptune_pb.ingest.v1.pub.client_pb2 import (
@@ -28,13 +26,10 @@ from neptune_api.proto.neptune_pb.ingest.v1.pub.client_pb2 import (
 from neptune_api.proto.neptune_pb.ingest.v1.pub.ingest_pb2 import RunOperation
 from neptune_api.proto.neptune_pb.ingest.v1.pub.request_status_pb2 import RequestStatus
 
-JSON = dict[str, Any]
 
-
-class Server:
-    """`with Server("ws/project") as server:` serves on an ephemeral port of this machine."""
-
+class Server(Serving):
     def __init__(self, *projects: str) -> None:
+        super().__init__()
         self.projects = set(projects)
         self.runs: dict[tuple[str, str], JSON] = {}
         """(project, run id) → {create, attributes: {path: value}, series: {path: [(step, micros, value)]}}."""
@@ -46,29 +41,6 @@ class Server:
         self.fail: dict[str, int] = {}
         """Path of a request → HTTP status to answer instead."""
         self._statuses: dict[str, list[int]] = {}
-        self.lock = threading.RLock()
-
-    def __enter__(self) -> Server:
-        server = self
-
-        class Handler(_Handler):
-            state = server
-
-        self._http = _Listener(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    @property
-    def token(self) -> str:
-        return token(self.url)
 
     def ingest(self, operation: RunOperation) -> list[str]:
         """Apply an operation; the ids under which its outcome can be asked for."""
@@ -172,36 +144,18 @@ def _plain(value: Any) -> Any:
     return held.path if kind == "file_ref" else held
 
 
-class _Listener(ThreadingHTTPServer):
-    request_queue_size = 64  # the client uploads 50 files at once
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     state: Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
+    binary = "application/x-protobuf"
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+    def answer(self) -> tuple[int, Any]:
         self.query = parse_qs(urlsplit(self.path).query)
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.state.lock:
-            status, answer = self._answer(path)
-        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(status)
-        kind = "application/x-protobuf" if isinstance(answer, bytes) else "application/json"
-        self.send_header("Content-Type", kind)
-        if self.command == "PUT":  # what a store of S3's kind says of an upload
-            self.send_header("ETag", f'"{hashlib.md5(self.body).hexdigest()}"')
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+            return self._answer(unquote(urlsplit(self.path).path))
 
-    do_POST = do_PUT = do_GET
+    def more_headers(self) -> dict[str, str]:
+        """What a store of S3's kind says of an upload."""
+        return {"ETag": f'"{hashlib.md5(self.body).hexdigest()}"'} if self.command == "PUT" else {}
 
     def _answer(self, path: str) -> tuple[int, Any]:
         url = self.state.url
@@ -246,3 +200,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.state.files[path.removeprefix("/blob/")] = self.body
                 return 200, {}
         return 404, {"code": 404, "message": f"{path} is not served here", "title": "", "errorType": ""}
+
+
+Server.handler = _Handler

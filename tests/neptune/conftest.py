@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-from emulators.neptune_legacy import Server
+from emulators import neptune_legacy, neptune_scale
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,9 +18,27 @@ def one_ssl_context() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def legacy() -> Iterator[Server]:
-    """A 2.x server, with its token and what plain http needs in the environment."""
-    with pytest.MonkeyPatch.context() as patch, Server("ws/project") as server:
-        patch.setenv("NEPTUNE_API_TOKEN", server.token)
-        patch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+def legacy_server() -> Iterator[neptune_legacy.Server]:
+    with neptune_legacy.Server("ws/project") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def scale_server() -> Iterator[neptune_scale.Server]:
+    with neptune_scale.Server("ws/project") as server:
+        yield server
+
+
+@pytest.fixture
+def legacy(legacy_server: neptune_legacy.Server, monkeypatch: pytest.MonkeyPatch) -> neptune_legacy.Server:
+    """A 2.x server, with its token and what plain http needs in the environment."""
+    monkeypatch.setenv("NEPTUNE_API_TOKEN", legacy_server.token)
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    return legacy_server
+
+
+@pytest.fixture
+def scale(scale_server: neptune_scale.Server, monkeypatch: pytest.MonkeyPatch) -> neptune_scale.Server:
+    """A 3.x server, with its token in the environment."""
+    monkeypatch.setenv("NEPTUNE_API_TOKEN", scale_server.token)
+    return scale_server

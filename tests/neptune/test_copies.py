@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from emulators.neptune_legacy import Server
+from emulators import neptune_legacy, neptune_scale
 from outgrow import migrate
 from outgrow.adapters.restored import restored
 from outgrow.demo import neptune_export as made
@@ -16,6 +16,7 @@ from outgrow.locations import open_source
 from outgrow.model import Run, to_builtins
 from outgrow.testing import drive, hostile, records
 from outgrow.testing.memory import MemorySource, RunData
+from sql_stores import fresh_sqlite
 
 # With neptune-scale installed the command `neptune` is that package's; this is the 2.x client's.
 SYNC = "from neptune.cli.__main__ import main; main()"
@@ -75,7 +76,7 @@ def test_export_to_every_folder(export: str, target: str, tmp_path: Path) -> Non
 
 
 def test_export_to_mlflow_to_archive(export: str, tmp_path: Path) -> None:
-    mlflow, archive = f"mlflow:sqlite:///{tmp_path}/mlflow.db", f"archive:{tmp_path}/archive"
+    mlflow, archive = f"mlflow:{fresh_sqlite(tmp_path / 'mlflow.db')}", f"archive:{tmp_path}/archive"
     copied(export, mlflow, tmp_path)
     copied(mlflow, archive, tmp_path)
     assert original(archive) == original(export)
@@ -102,7 +103,7 @@ def written(tmp_path: Path, api: str) -> Run:
         return next(run for e in back.experiments() for run in back.runs(e))
 
 
-def test_neptune_sync_uploads_our_queues(legacy: Server, tmp_path: Path) -> None:
+def test_neptune_sync_uploads_our_queues(legacy: neptune_legacy.Server, tmp_path: Path) -> None:
     """The vendor's unmodified `neptune sync`, and what the server then has, read through its API."""
     legacy.runs.clear()
     ours = written(tmp_path, "2")
@@ -122,3 +123,30 @@ def test_neptune_sync_uploads_our_queues(legacy: Server, tmp_path: Path) -> None
         assert {f.path for f in server.files(there)} >= {"outgrow/origin.json"}
     checked = migrate.check(hostile.load("facts"), "neptune:ws/project", deep=True)
     assert checked.exit_code == 0, [run for run in checked.runs if run.differences]
+
+
+def test_mlflow_through_neptune_and_back(scale: neptune_scale.Server, tmp_path: Path) -> None:
+    scale.runs.clear()
+    neptune = "neptune:ws/project?outgrow.api=3"
+    first, last = (f"mlflow:{fresh_sqlite(tmp_path / name)}" for name in ("first.db", "last.db"))
+    ledger = tmp_path / "ledger.db"
+    made = MemorySource([records.experiment()], [RunData(records.run(), [records.points()])])
+    legs = [(first, neptune), (neptune, last)]
+    assert migrate.copy(made, first, ledger=ledger).exit_code == 0
+    for source, target in legs:
+        report = migrate.copy(source, target, ledger=ledger)
+        assert report.exit_code == 0, report.failures
+        checked = migrate.check(source, target, deep=True)
+        assert checked.exit_code == 0, [run for run in checked.runs if run.differences]
+        assert migrate.copy(source, target, ledger=ledger).counts.get("copied", 0) == 0
+    held = []
+    for location in (first, last):
+        with open_source(location) as source:
+            runs = [run for e in source.experiments() for run in source.runs(e)]
+            rows = [
+                sorted((r["key"], r["step"], r["time"], repr(r["value"])) for b in source.points(run) for r in b.to_pylist())
+                for run in runs
+            ]  # fmt: skip
+            held.append(([(r.origin.identity, r.name, r.status, r.params, r.tags) for r in runs], rows))
+    assert any(held[0][1])
+    assert held[0] == held[1]

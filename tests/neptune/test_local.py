@@ -190,23 +190,25 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def scale() -> Server:
+def new_scale() -> Server:
     with Server("ws/project") as server:
         yield server
 
 
-def test_scale_sync_uploads_what_the_client_logged(scale: Server, scale_folder: Path, tmp_path: Path) -> None:
+def test_scale_sync_uploads_what_the_client_logged(
+    new_scale: Server, scale_folder: Path, tmp_path: Path
+) -> None:
     """The emulator is honest about the vendor's own log: its fork parent is not there."""
     import shutil
 
     shutil.copytree(scale_folder / ".neptune", tmp_path / ".neptune")
     (path,) = tmp_path.rglob("run_operations.sqlite3")
-    python(SYNC.format(path=str(path)), tmp_path, NEPTUNE_API_TOKEN=scale.token)
-    assert scale.errors
-    assert not scale.runs
+    python(SYNC.format(path=str(path)), tmp_path, NEPTUNE_API_TOKEN=new_scale.token)
+    assert new_scale.errors
+    assert not new_scale.runs
 
 
-def test_scale_sync_uploads_our_logs(scale: Server, tmp_path: Path) -> None:
+def test_scale_sync_uploads_our_logs(new_scale: Server, tmp_path: Path) -> None:
     location = f"neptune:{tmp_path}?outgrow.api=3&outgrow.project=ws/project"
     for case in ("facts", "fractional_steps", "histograms", "nonfinite"):
         migrate.copy(hostile.load(case), location, ledger=tmp_path / "ledger.db")
@@ -218,16 +220,16 @@ def test_scale_sync_uploads_our_logs(scale: Server, tmp_path: Path) -> None:
                 points = [row for batch in source.points(run) for row in batch.to_pylist()]
                 ours[tuple(run.id.rsplit("/", 1))] = (run, points)
     for path in logs:
-        python(SYNC.format(path=str(path)), tmp_path, NEPTUNE_API_TOKEN=scale.token)
-    assert not scale.errors
-    assert set(scale.runs) == set(ours)
+        python(SYNC.format(path=str(path)), tmp_path, NEPTUNE_API_TOKEN=new_scale.token)
+    assert not new_scale.errors
+    assert set(new_scale.runs) == set(ours)
     for key, (run, points) in ours.items():
-        there = scale.runs[key]
+        there = new_scale.runs[key]
         assert there["attributes"]["outgrow/complete"][1]
         assert there["attributes"]["outgrow/origin"][1] == run.origin.identity
         sent = sum(len(there["series"][row]) for row in {p["key"] for p in points} if row in there["series"])
         assert sent == len(points)
-    assert any(name.endswith(".json") for name in scale.files)
+    assert any(name.endswith(".json") for name in new_scale.files)
 
 
 @pytest.mark.parametrize("api", ["2", "3"])
@@ -298,7 +300,7 @@ def test_the_closed_service(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_of_the_third_generation_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Said at once: the client itself would try for half an hour."""
-    from emulators.neptune_legacy import token
+    from emulators.neptune_serving import token
 
     monkeypatch.setenv("NEPTUNE_API_TOKEN", token("http://127.0.0.1:9"))
     with pytest.raises(Unavailable, match="did not answer"):

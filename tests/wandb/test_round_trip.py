@@ -12,12 +12,13 @@ from emulators.wandb.state import Run
 from outgrow import locations, migrate
 from outgrow.adapters.wandb import metric_definitions
 from outgrow.testing import records
+from sql_stores import fresh_sqlite
 
 
 def test_mlflow_to_wandb_and_back(server: WandbServer, tmp_path: Path) -> None:
     """MLflow → folders → server → MLflow: the last is the first, by a deep check."""
     ledger = tmp_path / "ledger.db"
-    first, last = (f"mlflow:sqlite:///{tmp_path / name}.db" for name in ("first", "last"))
+    first, last = (f"mlflow:{fresh_sqlite(tmp_path / name)}" for name in ("first.db", "last.db"))
     migrate.copy(records.history(3, 25), first, ledger=ledger)
     places = [first, f"wandb:{tmp_path / 'folders'}", "wandb:ada/moved", last]
     for source, target in itertools.pairwise(places):
