@@ -71,6 +71,9 @@ def plan(
 @_on_sides
 @_workers
 @click.option("--retry-failed", is_flag=True, help="Only runs whose last attempt failed.")
+@click.option(
+    "--again", is_flag=True, help="Complete runs too: files that were added to them later get there."
+)
 @_ledger
 @_json
 def copy(
@@ -80,6 +83,7 @@ def copy(
     where: str | None,
     workers: int,
     retry_failed: bool,
+    again: bool,
     ledger: str | None,
     as_json: bool,
 ) -> None:
@@ -98,6 +102,7 @@ def copy(
             where=where,
             workers=workers,
             retry_failed=retry_failed,
+            again=again,
             ledger=ledger,
             progress=progress,
         )

@@ -53,6 +53,7 @@ def copy(
     where: Filter | str | None = None,
     workers: int = DEFAULT_WORKERS,
     retry_failed: bool = False,
+    again: bool = False,
     ledger: Ledger | str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -60,7 +61,8 @@ def copy(
 ) -> CopyReport:
     """Copy what is selected and not yet complete in the target.
 
-    `retry_failed`: only runs whose last attempt failed, by the ledger. `ledger`: a file, by
+    `retry_failed`: only runs whose last attempt failed, by the ledger. `again`: runs that are
+    complete in the target too, so that what was added to them since gets there. `ledger`: a file, by
     default `.outgrow/ledger.db`. `progress` and `on_event` are called from several threads, one
     call at a time. `target_source` reads the target back, for a `Sink` without a location of its
     own; it is used for platforms that append what is sent again.
@@ -78,6 +80,7 @@ def copy(
             selection,
             workers=workers,
             retry_failed=retry_failed,
+            again=again,
             progress=progress,
             on_event=on_event,
             target_source=target_source,
@@ -103,6 +106,7 @@ def _copy(
     *,
     workers: int,
     retry_failed: bool,
+    again: bool,
     progress: Callable[[Progress], None] | None,
     on_event: Callable[[Event], None] | None,
     target_source: Callable[[], Source] | None,
@@ -126,7 +130,7 @@ def _copy(
         failed = {*ledger.rows(*places, "failed"), *ledger.rows(*places, "partial")}
         only = frozenset(row.identity for row in failed)
     models = list(source.source.registry())
-    engine = Engine(context, selection, ledger, models, workers=workers, only=only)
+    engine = Engine(context, selection, ledger, models, workers=workers, only=only, again=again)
     engine.run()
     beyond = Beyond()
     if engine.state == "done":

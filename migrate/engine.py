@@ -52,9 +52,13 @@ class Engine:
         *,
         workers: int,
         only: frozenset[str] | None = None,
+        again: bool = False,
     ) -> None:
-        """`only`: identities to look at, None for all. `models`: the source's registry, as it is."""
+        """`only`: identities to look at, None for all. `models`: the source's registry, as it is.
+        `again`: runs that are complete in the target are sent once more.
+        """
         self.context, self.selection, self.ledger, self.only = context, selection, ledger, only
+        self.again = again
         self.source, self.sink, self.caps, self.ids = context.source, context.sink, context.caps, context.ids
         self.workers = min(workers, self.caps.writers or workers)
         self.state: Literal["done", "stopped", "interrupted"] = "done"
@@ -302,7 +306,7 @@ class Engine:
         versions = sorted((model.name, version.version) for model in models for version in model.versions)
         record = record_digest(raw, stats, [orphan, versions])
         mark = Mark.parse(existing.mark) if existing else None
-        if here and mark and mark.record == record and self._unchanged(run, mark):
+        if here and mark and mark.record == record and not self.again and self._unchanged(run, mark):
             if not mark.refused:
                 return replace(here, state="unchanged"), None
             reason = f"{mark.refused} files with unsafe paths were refused when it was copied"

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from migrating import POOR, add_points, change, points_in, source_of, written
 from outgrow import migrate
-from outgrow.adapters.base import Capabilities
+from outgrow.adapters.base import Capabilities, RunStats
 from outgrow.errors import (
     ConfigError,
     CredentialsError,
@@ -94,6 +94,22 @@ def test_a_finished_run_that_was_changed_is_completed():
     assert migrate.copy(source, sink).counts == {"copied": 1}
     (run,) = (data.run for data in sink.source().by_run.values())
     assert run.description == "Looked at again."
+
+
+def test_a_file_added_to_a_finished_run_is_found_and_copied_when_asked(sink, monkeypatch):
+    source = records.history(runs=2)
+    monkeypatch.setattr(source, "stats", lambda run: RunStats())  # no count of files, as in MLflow
+    migrate.copy(source, sink)
+    source.by_run["run00001"].files.append(records.file("late/notes.txt", b"found later"))
+    assert migrate.copy(source, sink).counts == {"unchanged": 2}
+    missing = migrate.check(source, sink)
+    assert missing.exit_code == 1
+    assert "late/notes.txt" in str(missing.runs)
+    done = migrate.copy(source, sink, again=True, where='id == "run00001"')
+    assert done.counts == {"copied": 1}
+    assert points_in(sink) == {f"memory:run{n:05d}": 20 for n in (1, 2)}
+    assert migrate.check(source, sink, deep=True).exit_code == 0
+    assert migrate.copy(source, sink).counts == {"unchanged": 2}
 
 
 def test_parents_come_before_children_whatever_the_listing_says():
