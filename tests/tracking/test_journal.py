@@ -209,3 +209,28 @@ def test_a_writer_is_seen_until_it_is_gone(tmp_path: Path) -> None:
     os.kill(child, 9)
     os.waitpid(child, 0)
     assert not journal.has_writer(tmp_path / "run")
+
+
+def test_a_writer_is_seen_however_often_others_look(tmp_path: Path) -> None:
+    """Who looks holds the lock for a moment, which must not keep a writer from it."""
+    folder = tmp_path / "run"
+    Journal(folder).close()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            journal.has_writer(folder)
+
+    looking = [threading.Thread(target=look) for _ in range(2)]
+    for thread in looking:
+        thread.start()
+    try:
+        for _ in range(100):
+            kept = Journal(folder)
+            lock = journal.FileLock(folder / journal.WRITER)
+            assert not lock.acquire()
+            kept.close()
+    finally:
+        stop.set()
+        for thread in looking:
+            thread.join()
