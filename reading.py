@@ -96,20 +96,21 @@ def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
 
     Raises `LocationError` where there is none or more than one.
     """
-    for found in select(source, where=_is(reference), deleted=True):
+    for found in select(source, where=_is("id", reference), deleted=True):
         return found
-    named: list[str] = []
+    named = [run.id for _, run in select(source, where=_is("name", reference), deleted=True, parts=Parts())]
     begun: list[str] = []
     names: set[str] = set()
-    for _, run in select(source, deleted=True, parts=Parts(fields=frozenset({"name", "origin"}))):
+    looked_at = Parts(fields=frozenset({"name", "origin"}))
+    for _, run in () if named else select(source, deleted=True, parts=looked_at):
         names.add(run.name or run.id)
-        if run.name == reference or (run.origin and run.origin.run_id == reference):
+        if run.origin and run.origin.run_id == reference:
             named.append(run.id)
         elif len(reference) >= 8 and run.id.startswith(reference):
             begun.append(run.id)
     matches = named or begun
     if len(matches) == 1:
-        return next(select(source, where=_is(matches[0]), deleted=True))
+        return next(select(source, where=_is("id", matches[0]), deleted=True))
     if matches:
         listed = ", ".join(matches[:5])
         raise LocationError(
@@ -125,8 +126,8 @@ def find_run(source: Source, reference: str) -> tuple[Experiment, Run]:
     )
 
 
-def _is(run_id: str) -> Filter:
-    return filters.parse(f"id == {run_id!r}")
+def _is(field: str, value: str) -> Filter:
+    return filters.parse(f"{field} == {value!r}")
 
 
 def resolve_model(

@@ -87,10 +87,11 @@ class Graph:
         return self.nodes.setdefault(node.key, node)
 
     def link(self, made_from: Node, made: Node, word: str) -> None:
-        entry = (made_from.key, word)
-        if entry not in self.up[made.key]:
-            self.up[made.key].append(entry)
-            self.down[made_from.key].append((made.key, word))
+        one, other = made_from.key, made.key
+        known = self.up[other]
+        if (one, word) not in known:
+            known.append((one, word))
+            self.down[one].append((other, word))
 
     def _add_run(self, run: Run) -> None:
         facts = {"status": run.status.value}
@@ -100,20 +101,17 @@ class Graph:
         # A run named before it was met (as a parent) is only a stub: its facts win now.
         self.nodes[node.key] = node
         if run.code and run.code.commit:
-            dirty = {"uncommitted changes": "yes"} if run.code.dirty else {}
-            self.link(
-                self.node(Node(kind="commit", id=run.code.commit, label=run.code.commit[:12])),
-                node,
-                "code" + (" (dirty)" if dirty else ""),
+            commit = self.nodes.get(("commit", run.code.commit)) or self.node(
+                Node(kind="commit", id=run.code.commit, label=run.code.commit[:12])
             )
+            self.link(commit, node, "code (dirty)" if run.code.dirty else "code")
         for use in run.datasets:
             name = f"{use.name}@{use.digest or use.version or '?'}"
-            facts = {k: v for k, v in {"digest": use.digest, "source": use.source}.items() if v}
-            self.link(
-                self.node(Node(kind="data set", id=name, label=use.name, facts=facts)),
-                node,
-                use.context or "data",
-            )
+            data = self.nodes.get(("data set", name))
+            if data is None:
+                facts = {k: v for k, v in {"digest": use.digest, "source": use.source}.items() if v}
+                data = self.node(Node(kind="data set", id=name, label=use.name, facts=facts))
+            self.link(data, node, use.context or "data")
         if run.environment and (run.environment.image or run.environment.packages):
             packages = run.environment.packages
             label = (

@@ -215,33 +215,42 @@ def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 def _datasets(database: Database, ids: Sequence[str]) -> dict[str, list[DatasetUse]]:
     edges = (
-        "FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id {join} "
-        "WHERE i.source_type = 'DATASET' AND i.destination_type = 'RUN' "
+        "FROM inputs i {join} WHERE i.source_type = 'DATASET' AND i.destination_type = 'RUN' "
         f"AND {database.among('i.destination_id', '$1')}"
     )
-    tags = grouped(
-        database,
-        "SELECT t.input_uuid, t.name, t.value "
-        + edges.format(join="JOIN input_tags t ON t.input_uuid = i.input_uuid"),
-        ids,
-    )
-    uses: dict[str, list[DatasetUse]] = defaultdict(list)
     rows = database.tuples(
-        "SELECT i.destination_id, i.input_uuid, d.name, d.digest, d.dataset_source_type, d.dataset_source, "
-        f"d.dataset_schema, d.dataset_profile {edges.format(join='')} ORDER BY {database.written('i')}",
+        f"SELECT i.destination_id, i.input_uuid, i.source_id {edges.format(join='')} ORDER BY {database.written('i')}",
         (database.listed(ids),),
     )
-    for run, edge, name, digest, source_type, source, schema, profile in rows:
-        native = NativeDataset(
-            name=name,
-            digest=digest,
-            source_type=source_type,
-            source=source,
-            schema=schema or None,
-            profile=profile or None,
-            tags={key: value or "" for key, value in tags.get(edge, ())},
-        )
-        uses[run] += dataset_uses(native)
+    if not rows:
+        return {}
+    tagged = edges.format(join="JOIN input_tags t ON t.input_uuid = i.input_uuid")
+    tags = grouped(database, f"SELECT t.input_uuid, t.name, t.value {tagged}", ids)
+    datasets = grouped(  # once each: a profile may be large
+        database,
+        "SELECT dataset_uuid, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile "
+        f"FROM datasets WHERE {database.among('dataset_uuid', '$1')}",
+        list({row[2] for row in rows}),
+    )
+    known: dict[Row, list[DatasetUse]] = {}  # most runs use the same few
+    uses: dict[str, list[DatasetUse]] = defaultdict(list)
+    for run, edge, dataset in rows:
+        of_edge = tags.get(edge, [])
+        if dataset not in datasets:
+            continue
+        if (key := (dataset, *of_edge)) not in known:
+            name, digest, source_type, source, schema, profile = datasets[dataset][0]
+            native = NativeDataset(
+                name=name,
+                digest=digest,
+                source_type=source_type,
+                source=source,
+                schema=schema or None,
+                profile=profile or None,
+                tags={name: value or "" for name, value in of_edge},
+            )
+            known[key] = dataset_uses(native)
+        uses[run] += known[key]
     return uses
 
 
