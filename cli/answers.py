@@ -7,6 +7,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -85,7 +86,8 @@ def runs(
     )
     rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     if as_json:
-        emit_json([dict(zip(table.column_names, row, strict=True)) for row in rows])
+        plain = [[v.isoformat() if isinstance(v, datetime) else v for v in row] for row in rows]
+        emit_json([dict(zip(table.column_names, row, strict=True)) for row in plain])
     elif as_csv:
         _csv(table.column_names, [["" if v is None else v for v in row] for row in rows])
     elif not rows:

@@ -1,5 +1,6 @@
 """Every `outgrow` command of the documentation runs, in order, in one folder with a small history."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -50,6 +51,40 @@ def test_the_commands_of_a_page_run(page, outgrow):
     assert found
     for line in found:
         outgrow(line)
+
+
+DOCUMENTED = {
+    "runs": [],
+    "show": ["mlflow:sqlite:///mlflow.db#digits-sweep-002"],
+    "diff": ["mlflow:sqlite:///mlflow.db#digits-sweep-001", "archive:./history#digits-sweep-003"],
+    "best": ["--metric", "eval/accuracy"],
+    "lineage": ["digits-classifier@champion"],
+    "audit": ["--threshold", "9"],
+    "retain": [],
+    "advise": [],
+}
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_the_json_of_a_command_has_the_documented_fields(command, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    more = DOCUMENTED[command]
+    place = [] if any("#" in word for word in more) else ["mlflow:sqlite:///mlflow.db"]
+    done = CliRunner().invoke(main, [command, *place, *more, "--json"])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    page = (ROOT / "docs/answers.md").read_text("utf-8")
+    row = re.search(rf"(?m)^\| `{command}` \| (.*) \|$", page)[1]
+    nested = dict(re.findall(r"`(\w+)` \(((?:`\w+`(?:, )?)+)\)", row))
+    fields = re.findall(r"`([\w.]+)`", re.sub(r"\([^)]*\)", "", row).partition(";")[0])
+    if command == "runs":
+        columns = {re.sub(r"\..*", ".KEY", column) for column in answer[0]}
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", answer[0]["started_at"])
+        assert columns == set(fields) | {"params.KEY", "metrics.KEY", "tags.KEY"}
+        return
+    assert set(answer) == set(fields)
+    for field, names in nested.items():
+        assert all(set(item) == set(re.findall(r"\w+", names)) for item in answer[field]), field
 
 
 def test_the_card_in_the_documentation_is_the_one_that_is_written(folder, outgrow):
