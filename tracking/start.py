@@ -139,9 +139,13 @@ def _joined(run: Run, capture: bool) -> Run:
 
 
 def adopt(record: RunRecord, settings: Config) -> Run:
-    """Log a run that another tracker began, under the identity that it has there (`record.origin`)."""
+    """Log a run that another tracker began, under the identity that it has there (`record.origin`).
+
+    A run whose journal is here already is taken up again.
+    """
     folder, settings = _folder(settings, _check_id(record.id))
     run = Run(record.id, record.name, _journal(folder), settings)
+    _taken_up(run, folder)
     _open.remove(run)  # its end is the other tracker's to tell
     _begin(run, record, list(public_locations(settings)))
     ensure_delivery(settings)

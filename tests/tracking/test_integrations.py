@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression
 mlflow.set_experiment("iris")
 mlflow.sklearn.autolog(log_models=False)
 with mlflow.start_run(run_name="parent", tags={"owner": "ml"}) as parent:
-    with mlflow.start_run(run_name="child", nested=True):
+    with mlflow.start_run(run_name="child", nested=True) as nested:
         X, y = load_iris(return_X_y=True)
         model = LogisticRegression(max_iter=200).fit(X, y)
         mlflow.sklearn.log_model(
@@ -46,6 +46,20 @@ with mlflow.start_run(run_name="parent", tags={"owner": "ml"}) as parent:
         mlflow.log_text("hello", "notes/hello.txt")
         mlflow.set_tag("stage", "test")
     mlflow.log_param("runs", 1)
+client, child = mlflow.MlflowClient(), nested.info.run_id
+client.log_metric(child, "after", 1.0, step=9)  # its end has been told already
+client.set_tag(child, "reviewed", "yes")
+with mlflow.start_run(run_id=child):
+    mlflow.log_metric("resumed", 2.0, step=10)
+client.log_param(child, "last", 3)
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+with mlflow.start_run(run_name="before") as run:
+    mlflow.log_metric("alone", 1.0)
+mlflow.set_tracking_uri("outgrow://")
+client.log_metric(run.info.run_id, "alone", 2.0, step=1)  # of a run that outgrow has never seen
+mlflow.start_run(run_name="left")  # open: MLflow ends it with the program
+mlflow.log_metric("alone", 3.0)
+mlflow.log_text("late", "late.txt")
 """
 
 
@@ -63,8 +77,8 @@ def test_unmodified_mlflow_code_reaches_a_second_platform(tmp_path: Path) -> Non
     assert "could not log" not in done.stderr
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         names = dict(database.execute("SELECT name, run_uuid FROM runs"))
-        metrics = set(database.execute("SELECT key, step FROM metrics"))
-        assert set(names) == {"parent", "child"}
+        metrics = set(database.execute("SELECT key, step FROM metrics WHERE key <> 'alone'"))
+        assert set(names) == {"parent", "child", "before", "left"}
         assert database.execute("SELECT count(*) FROM model_versions").fetchone() == (1,)
         assert database.execute("SELECT count(*) FROM params").fetchone()[0] > 5
         params = dict(database.execute("SELECT key, value FROM params"))
@@ -73,8 +87,8 @@ def test_unmodified_mlflow_code_reaches_a_second_platform(tmp_path: Path) -> Non
     assert synced.exit_code == 0, synced.output
     places = ["mlflow:sqlite:///mlflow.db", "archive:history"]
     checked = CliRunner().invoke(main, ["check", *places, "--deep", "--json"])
-    differences = [one["what"] for run in json.loads(checked.stdout)["runs"] for one in run["differences"]]
-    assert differences == []
+    signs = {run["name"]: run["sign"] for run in json.loads(checked.stdout)["runs"]}
+    assert signs == {"parent": "=", "child": "=", "before": "-", "left": "="}, checked.stdout
     with open_source(f"archive:{tmp_path / 'history'}") as source:
         runs = {run.name: run for e in source.experiments() for run in source.runs(e)}
         child, parent = runs["child"], runs["parent"]
@@ -92,7 +106,36 @@ def test_unmodified_mlflow_code_reaches_a_second_platform(tmp_path: Path) -> Non
         assert child.datasets
         assert "notes/hello.txt" in {file.path for file in source.files(child)}
         (model,) = source.artifacts(child)
+        assert [file.path for file in source.files(runs["left"])] == ["late.txt"]
         assert "MLmodel" in {file.path for file in source.artifact_files(model)}
+
+
+def test_files_are_fetched_at_the_end_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Python ends, thread pools take no more work, and MLflow's download needs one."""
+    from mlflow.store.artifact import artifact_repository_registry as registry
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+    from outgrow.tracking.integrations import mlflow_store
+
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "there" / "deep" / "a.txt").write_text("a")
+    (tmp_path / "there" / "b.txt").write_text("b")
+    local = LocalArtifactRepository(str(tmp_path / "there"))
+
+    class Remote(ArtifactRepository):  # type: ignore[misc]
+        log_artifact = log_artifacts = None
+        list_artifacts = local.list_artifacts
+
+        def _download_file(self, remote_file_path: str, local_path: str) -> None:
+            Path(local_path).write_bytes((tmp_path / "there" / remote_file_path).read_bytes())
+
+        def download_artifacts(self, *_: Any) -> str:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(registry, "get_artifact_repository", lambda uri: Remote(uri))
+    place = mlflow_store._downloaded("remote://there", tmp_path / "here")
+    assert place == tmp_path / "here"
+    assert sorted(path.read_text() for path in place.rglob("*.txt")) == ["a", "b"]
 
 
 def test_without_an_mlflow_location(tmp_path: Path) -> None:

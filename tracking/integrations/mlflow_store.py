@@ -9,6 +9,7 @@ MLflow: `outgrow copy` moves them.
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import threading
 from collections.abc import Iterable
@@ -18,10 +19,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ... import config as configuration
+from ...adapters.paths import checked
 from ...config import Config
 from ...errors import ConfigError
 from ...locations import parse
 from ...model import DatasetUse, Origin, Status
+from ..journal import RECORDS
 from ..records import Change, Dataset
 from ..run import Run
 from ..start import adopt
@@ -104,27 +107,27 @@ class _Mirrored:
 
     def log_batch(self, run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
         done = super().log_batch(run_id, metrics, params, tags)  # type: ignore[misc]
-        self._outgrow(lambda mirror: mirror.logged(run_id, metrics, params, tags))
+        self._outgrow(lambda mirror: mirror.logged(self, run_id, metrics, params, tags))
         return done
 
     def log_metric(self, run_id: str, metric: Any) -> Any:
         done = super().log_metric(run_id, metric)  # type: ignore[misc]
-        self._outgrow(lambda mirror: mirror.logged(run_id, [metric]))
+        self._outgrow(lambda mirror: mirror.logged(self, run_id, [metric]))
         return done
 
     def log_param(self, run_id: str, param: Any) -> Any:
         done = super().log_param(run_id, param)  # type: ignore[misc]
-        self._outgrow(lambda mirror: mirror.logged(run_id, params=[param]))
+        self._outgrow(lambda mirror: mirror.logged(self, run_id, params=[param]))
         return done
 
     def set_tag(self, run_id: str, tag: Any) -> Any:
         done = super().set_tag(run_id, tag)  # type: ignore[misc]
-        self._outgrow(lambda mirror: mirror.logged(run_id, tags=[tag]))
+        self._outgrow(lambda mirror: mirror.logged(self, run_id, tags=[tag]))
         return done
 
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> Any:
         done = super().log_inputs(run_id, datasets=datasets, models=models)  # type: ignore[misc]
-        self._outgrow(lambda mirror: mirror.read(run_id, datasets or []))
+        self._outgrow(lambda mirror: mirror.read(self, run_id, datasets or []))
         return done
 
     def update_run_info(self, run_id: str, run_status: Any, *arguments: Any, **options: Any) -> Any:
@@ -142,6 +145,7 @@ class Mirror:
         self._recent: dict[str, dict[tuple[Any, ...], None]] = {}
         """The last points of each run, oldest first."""
         self._lock = threading.RLock()
+        self._again = False
 
     def __call__(self, tell: Any) -> None:
         try:
@@ -172,14 +176,31 @@ class Mirror:
         origin = Origin(platform="mlflow", run_id=info.run_id)
         self._runs[info.run_id] = adopt(replace(record, origin=origin), self._config)
 
-    def _run(self, run_id: str) -> Run | None:
-        """Only runs that began here: a run of another process has its mirror there."""
+    def _run(self, store: Any, run_id: str) -> Run | None:
+        """A run that began here. One that has ended, or began in another process of this folder, is taken
+        up again; one that was never told to the mirror stays MLflow's alone, rather than half a run.
+        """
+        if run_id not in self._runs and (self._config.journal / run_id / RECORDS).is_file():
+            self.begin(store, store.get_run(run_id))
+            if not self._again:
+                self._again = True
+                atexit.register(self, lambda _: self._end_again(store))
         return self._runs.get(run_id)
 
+    def _end_again(self, store: Any) -> None:
+        """At the end of the program: what was logged to runs after their end ends again."""
+        for run_id in [*self._runs]:
+            self.ended(store, run_id)
+
     def logged(
-        self, run_id: str, metrics: Iterable[Any] = (), params: Iterable[Any] = (), tags: Iterable[Any] = ()
+        self,
+        store: Any,
+        run_id: str,
+        metrics: Iterable[Any] = (),
+        params: Iterable[Any] = (),
+        tags: Iterable[Any] = (),
     ) -> None:
-        if (run := self._run(run_id)) is None:
+        if (run := self._run(store, run_id)) is None:
             return
         points: dict[tuple[int, int], dict[str, float]] = {}
         for metric in metrics:
@@ -212,10 +233,10 @@ class Mirror:
         if own:
             run.set_tags(own)
 
-    def read(self, run_id: str, inputs: Iterable[Any]) -> None:
+    def read(self, store: Any, run_id: str, inputs: Iterable[Any]) -> None:
         from ...model import to_builtins
 
-        if (run := self._run(run_id)) is None:
+        if (run := self._run(store, run_id)) is None:
             return
         for one in inputs:
             data, tags = one.dataset, {tag.key: tag.value for tag in one.tags or []}
@@ -231,16 +252,20 @@ class Mirror:
             run._append(Dataset(to_builtins(use)))
 
     def ended(self, store: Any, run_id: str) -> None:
-        run = self._run(run_id)
+        run = self._runs.get(run_id)
+        if run is None:
+            return
         native = store.get_run(run_id)
         status = _ENDS.get(str(native.info.status))
-        if run is None or status is None:
+        if status is None:
             return
         with TemporaryDirectory(prefix="outgrow-mlflow-") as folder:
             self._files(run, native.info.artifact_uri, Path(folder) / "files")
             outputs = native.outputs.model_outputs if native.outputs else []
-            for number, output in enumerate(outputs):
-                model = store.get_logged_model(output.model_id)
+            models = [store.get_logged_model(output.model_id) for output in outputs]
+            models.sort(key=lambda model: model.creation_timestamp)
+            told = sum(word.startswith(f"{run.id}/") for word in run._has)
+            for number, model in enumerate(models[told:]):
                 place = _downloaded(model.artifact_location, Path(folder) / str(number))
                 if place is not None:
                     run.log_model(place, model.name)
@@ -263,9 +288,26 @@ class Mirror:
 def _downloaded(uri: str, folder: Path) -> Path | None:
     """The files below an artifact URI in a folder of this machine; None where there are none."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     repository = get_artifact_repository(uri)
     if not repository.list_artifacts():
         return None
+    if isinstance(repository, LocalArtifactRepository):
+        return Path(repository.artifact_dir)
     folder.mkdir()
-    return Path(repository.download_artifacts("", str(folder)))
+    try:
+        return Path(repository.download_artifacts("", str(folder)))
+    except RuntimeError:  # at the end of the program its threads are gone; this takes none
+        _fetch(repository, "", folder)
+        return folder
+
+
+def _fetch(repository: Any, path: str, folder: Path) -> None:
+    for entry in repository.list_artifacts(path):
+        if entry.is_dir:
+            _fetch(repository, entry.path, folder)
+        else:
+            target = folder / checked(entry.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            repository._download_file(entry.path, str(target))
