@@ -28,8 +28,8 @@ from .folder import FolderWriter, Target
 from .layout import SECTION
 from .place import Project, run_id_for
 from .records import NativeRun, mark_of, origin_section, record_of, to_run, with_mark
+from .run_folders import RunFolders
 from .server import Server, pages, typed
-from .sink import partial_folder
 from .upload import Uploader
 
 _SETTLE_SECONDS, _SETTLE_TIMES = 1.0, 30
@@ -46,8 +46,8 @@ class ProjectSink(Sink):
         self.project = project
         self.server = Server()
         self._home = Path(tempfile.mkdtemp(prefix="outgrow-wandb-"))
-        self.root = self._home / "runs"
-        self.root.mkdir()
+        self.folders = RunFolders(self._home / "runs")
+        self.folders.root.mkdir()
         self.uploader = Uploader(self._home / "sync", self.server.url)
         self.source = ProjectSource(location, project, self.server)
 
@@ -120,7 +120,7 @@ class ProjectSink(Sink):
             raise Vanished(f"run {existing.run_id} is no longer there", hint="copy again")
         name = run.experiment.partition("#")[2]
         shown = name if name != self.project.name else ""
-        target = Target(self.root, self.project.entity, self.project.name, short, shown or None)
+        target = Target(self.project.entity, self.project.name, short, shown or None)
         first_step = 0
         if node is not None:
             here = self._copy(node)
@@ -202,9 +202,7 @@ class ProjectWriter(FolderWriter):
         first_step: int,
         node: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__(
-            target, run, origin, partial_folder(target.root, target.run_id), first_step=first_step
-        )
+        super().__init__(target, run, origin, sink.folders, first_step=first_step)
         self._sink = sink
         self._rows_before = int((node or {}).get("historyLineCount") or 0)
         self.url = f"{sink.server.app_url}/{sink.project.path}/runs/{target.run_id}"

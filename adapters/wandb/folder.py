@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
@@ -44,6 +43,7 @@ from .artifacts import Staging
 from .layout import SIDECAR, STAGING, TEXTS_FILE, escape_path
 from .records import section_of, with_mark
 from .rows import RowSpool, histogram_json, text_json
+from .run_folders import RunFolders
 from .transaction_log import LogWriter
 from .values import micros
 
@@ -64,10 +64,8 @@ def disk_errors(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a run goes in W&B, and its folder on disk."""
+    """Where a run goes in W&B."""
 
-    root: Path
-    """Folder of run folders."""
     entity: str
     project: str
     run_id: str
@@ -79,26 +77,23 @@ class Target:
     def path(self) -> str:
         return "/".join(part for part in (self.entity, self.project, self.run_id) if part)
 
-    def folder(self, run: Run) -> Path:
+    def folder(self, run: Run) -> str:
+        """The name of its folder."""
         time = run.started_at or run.created_at or datetime.fromtimestamp(0, UTC)
-        return self.root / f"offline-run-{time.astimezone(UTC):%Y%m%d_%H%M%S}-{self.run_id}"
-
-    def existing(self) -> list[Path]:
-        """Folders of this run that are here, whatever their time."""
-        return sorted(self.root.glob(f"offline-run-*-{self.run_id}"))
+        return f"offline-run-{time.astimezone(UTC):%Y%m%d_%H%M%S}-{self.run_id}"
 
 
 class FolderWriter(RunWriter):
     """Collects one run and, on `finish`, writes its folder."""
 
     def __init__(
-        self, target: Target, run: Run, origin: Origin, partial: Path, *, first_step: int = 0
+        self, target: Target, run: Run, origin: Origin, folders: RunFolders, *, first_step: int = 0
     ) -> None:
-        self.target, self.origin = target, origin
+        self.target, self.origin, self.folders = target, origin, folders
         self.run_id = target.path
-        self.folder = target.folder(run)
+        self.folder = folders.root / target.folder(run)
         self._run = run
-        self._partial = partial
+        self._partial = partial = folders.begin(target.run_id)
         self._files: list[str] = []
         self._references: list[File] = []
         self._media: dict[tuple[str, Any, int | None, str], None] = {}
@@ -281,13 +276,8 @@ class FolderWriter(RunWriter):
                 yield from file.iter_batches()
 
     def publish(self) -> None:
-        """Move the folder to its final place, in the stead of an earlier one of the same run."""
-        old = [path for path in self.target.existing() if path != self._partial]
-        for number, path in enumerate(old):
-            path.rename(self._partial.with_name(f"{self._partial.name}-old{number}"))
-        os.rename(self._partial, self.folder)
-        for number in range(len(old)):
-            shutil.rmtree(self._partial.with_name(f"{self._partial.name}-old{number}"))
+        """Make it visible."""
+        self.folders.publish(self._partial, self.folder, self.target.run_id)
 
     def abort(self) -> None:
         if self._texts is not None:

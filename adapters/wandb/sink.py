@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from .capabilities import LOCAL
 from .folder import FolderWriter, Target, disk_errors
 from .layout import SIDECAR
 from .place import run_id_for
+from .run_folders import RunFolders
 from .run_log import RunLog
 
 PROJECTS = "outgrow-projects"
 """Folder with one JSON record per experiment, for what a run folder cannot tell of its project."""
 REGISTRY = "outgrow-registry"
 """Folder with one JSON record per registered model."""
-_PARTIAL = ".outgrow-"
 
 
 class FolderSink(Sink):
@@ -39,6 +38,7 @@ class FolderSink(Sink):
             raise LocationError(f"{location.public} is not a folder", hint="name a folder, or a new path")
         self.location = location
         self.root = root
+        self.folders = RunFolders(root)
         self._lock = threading.Lock()
 
     @property
@@ -52,8 +52,7 @@ class FolderSink(Sink):
 
     def find(self, identity: str) -> Copy | None:
         platform, _, run_id = identity.partition(":")
-        target = Target(self.root, "", "", run_id_for(Origin(platform=platform, run_id=run_id)))
-        for folder in target.existing():
+        for folder in self.folders.of(run_id_for(Origin(platform=platform, run_id=run_id))):
             copy = _copy(folder / SIDECAR)
             if copy is not None and copy.identity == identity:
                 return copy
@@ -61,16 +60,22 @@ class FolderSink(Sink):
 
     def _native(self, run_path: str) -> Copy | None:
         """The run itself, where it was recorded in this folder."""
-        short = run_path.rpartition("/")[2]
-        for path in sorted(self.root.glob("*run-*/*.wandb")):
-            if path.name == f"run-{short}.wandb":
-                try:
-                    native = RunLog(path).facts().native
-                except Corrupt:
-                    continue  # a damaged log is no copy of anything
-                if native.path == run_path and not native.section:
-                    return Copy(identity=f"wandb:{run_path}", run_id=run_path, mark=NATIVE_MARK)
+        for path in self._logs.get(f"run-{run_path.rpartition('/')[2]}.wandb", ()):
+            try:
+                native = RunLog(path).facts().native
+            except Corrupt:
+                continue  # a damaged log is no copy of anything
+            if native.path == run_path and not native.section:
+                return Copy(identity=f"wandb:{run_path}", run_id=run_path, mark=NATIVE_MARK)
         return None
+
+    @cached_property
+    def _logs(self) -> dict[str, list[Path]]:
+        """The logs that were here first, by name."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.root.glob("*run-*/*.wandb")):
+            found.setdefault(path.name, []).append(path)
+        return found
 
     def experiment(self, experiment: Experiment) -> str:
         path = self.root / PROJECTS / f"{_name_hash(experiment.name)}.json"
@@ -81,9 +86,9 @@ class FolderSink(Sink):
 
     def begin(self, run: Run, origin: Origin, existing: Copy | None = None) -> RunWriter:
         entity = self.location.options.get("entity", "")
-        target = Target(self.root, entity, run.experiment, run_id_for(origin))
+        target = Target(entity, run.experiment, run_id_for(origin))
         before = self._before(existing) if existing is not None else None
-        writer = FolderWriter(target, run, origin, partial_folder(self.root, target.run_id))
+        writer = FolderWriter(target, run, origin, self.folders)
         if before is not None:
             carry(writer, *before)
         return writer
@@ -93,7 +98,7 @@ class FolderSink(Sink):
         from .source import FolderSource
 
         short = existing.run_id.rpartition("/")[2]
-        for folder in Target(self.root, "", "", short).existing():
+        for folder in self.folders.of(short):
             source = FolderSource(self.location, folder)
             for experiment in source.experiments():
                 for run in source.runs(experiment):
@@ -143,25 +148,6 @@ def carry(writer: FolderWriter, source: Source, run: Run) -> None:
             for file in source.artifact_files(artifact)
         )
         writer.artifact(artifact, uses[artifact.id], opened)
-
-
-def partial_folder(root: Path, run_id: str) -> Path:
-    """A new name beside the final one. Those that dead processes left are removed."""
-    for path in root.glob(f"{_PARTIAL}{run_id}-*"):
-        process = path.name.removeprefix(f"{_PARTIAL}{run_id}-").split("-")[0]
-        if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-    return root / f"{_PARTIAL}{run_id}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _copy(path: Path) -> Copy | None:
