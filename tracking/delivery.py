@@ -203,7 +203,9 @@ class Delivery:
                 writer.abort()
                 raise
             sink.flush()
-        writing.register()
+            if writing.models:  # of a run that is there now
+                writing.register()
+                sink.flush()
         self.state.done = over
         writing.save_refused()
 

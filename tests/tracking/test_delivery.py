@@ -15,6 +15,7 @@ import pytest
 from outgrow.adapters.base import ORIGIN_KEY, TextLimit
 from outgrow.config import Config
 from outgrow.errors import CredentialsError, Rejected, Unavailable
+from outgrow.locations import open_sink, open_source
 from outgrow.model import Status
 from outgrow.testing.memory import Faults, MemorySink, capabilities
 from outgrow.tracking import journal, state
@@ -317,6 +318,24 @@ def test_artifacts_and_versions_arrive(settings: Settings, target: Any) -> None:
     assert {a.artifact.type for a in artifacts} == {"model"}
     assert all(v.artifact in target.sink.artifacts for v in model.versions)
     assert all(v.run in target.sink.kept for v in model.versions)
+
+
+def test_a_registered_version_is_durable_when_its_run_is(settings: Settings, tmp_path: Path) -> None:
+    """Also where the delivery process dies right afterwards, before the sink is closed."""
+    config = settings()
+    (config.base / "w.bin").write_bytes(b"w")
+    with start_run("digits", config=config, capture=False) as run:
+        run.log_model(config.base / "w.bin", "net", register="digits")
+    location = f"archive:{tmp_path / 'history'}"
+    sink = open_sink(location)
+    delivery = Delivery(run.folder, location, lambda: sink, lambda: open_source(location))
+    while delivery.deliver():
+        pass
+    assert delivery.settled
+    with open_source(location) as source:
+        (model,) = source.registry()
+        assert len(model.versions) == 1
+    sink.close()
 
 
 def test_a_sink_without_versions_gets_loose_files(settings: Settings, target: Any) -> None:
