@@ -7,7 +7,8 @@ best, or an ancestor of any of these keeps everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -16,7 +17,7 @@ from .. import filters
 from ..adapters.base import Remover, Source
 from ..config import Retention
 from ..errors import ConfigError
-from ..model import File, Run, digest
+from ..model import File, ModelVersion, Run, digest
 from ..reading import number, open_location, select
 
 KEEP_TAGS = ("keep", "outgrow.keep", "outgrow.card")
@@ -102,13 +103,12 @@ def _reasons(
 ) -> dict[str, str]:
     """Run id → why it keeps everything."""
     reasons: dict[str, str] = {}
+    makers = _makers(run for _, run in found)
     for model in source.registry():
         for version in model.versions:
-            if version.run:
-                alias = f", alias {', '.join(version.aliases)}" if version.aliases else ""
-                reasons.setdefault(
-                    version.run, f"registered as {model.name} version {version.version}{alias}"
-                )
+            alias = f", alias {', '.join(version.aliases)}" if version.aliases else ""
+            for run_id in _behind(version, makers):
+                reasons.setdefault(run_id, f"registered as {model.name} version {version.version}{alias}")
     window = timedelta(days=policy.promotion_window_days)
     for _, run in found:
         ended = run.ended_at or run.modified_at or run.started_at or run.created_at
@@ -127,6 +127,21 @@ def _reasons(
         for run in _best(found, policy):
             reasons.setdefault(run.id, f"among the best {policy.keep_best} of its sweep by {policy.metric}")
     return reasons
+
+
+def _makers(runs: Iterable[Run]) -> dict[str, str]:
+    """Id of a run, and of each artifact that it made → id of the run."""
+    makers: dict[str, str] = {}
+    for run in runs:
+        makers |= {use.artifact: run.id for use in run.artifacts if use.role == "output"}
+        makers[run.id] = run.id
+    return makers
+
+
+def _behind(version: ModelVersion, makers: Mapping[str, str]) -> set[str]:
+    """Runs whose files the version may be: named by it, maker of its artifact, or within its URI."""
+    named = {version.run, version.artifact, *re.split(r"[/\\?#:=&]", version.source or "")}
+    return {makers[name] for name in named if name is not None and name in makers}
 
 
 def _last(found: Sequence[tuple[str, Run]], count: int) -> Iterable[Run]:
@@ -152,7 +167,7 @@ def _best(found: Sequence[tuple[str, Run]], policy: Retention) -> Iterable[Run]:
 
 def _keep_ancestors(runs: dict[str, Run], reasons: dict[str, str]) -> None:
     """Parents, forked-from runs and makers of used artifacts of a kept run are kept."""
-    makers = {use.artifact: run.id for run in runs.values() for use in run.artifacts if use.role == "output"}
+    makers = _makers(runs.values())
     queue = [run_id for run_id in reasons if run_id in runs]
     while queue:
         run = runs[queue.pop()]

@@ -41,10 +41,18 @@ class MlflowRemover(Remover):
                 self.connection.tracking.set_tag(run_id, tag)
 
     def _models_of(self, run: Any) -> Iterator[Any]:
-        found = self.connection.tracking.search_logged_models(
-            experiment_ids=[run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-        )
-        yield from found
+        """The logged models that the run both made and lists as outputs: what a plan has shown."""
+        outputs = {output.model_id for output in (run.outputs.model_outputs if run.outputs else ())}
+        token = None
+        while outputs:
+            page = self.connection.tracking.search_logged_models(
+                experiment_ids=[run.info.experiment_id],
+                filter_string=f"source_run_id = '{run.info.run_id}'",
+                page_token=token,
+            )
+            yield from (model for model in page if model.model_id in outputs)
+            if not (token := page.token):
+                return
 
     def _delete_under(self, uri: str) -> None:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

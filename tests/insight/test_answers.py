@@ -17,6 +17,8 @@ from outgrow.insight.lineage import lineage
 from outgrow.insight.runs import unknown
 from outgrow.insight.show import spark, view
 from outgrow.model import (
+    Artifact,
+    ArtifactUse,
     CodeVersion,
     DatasetUse,
     Environment,
@@ -26,6 +28,7 @@ from outgrow.model import (
 )
 from outgrow.testing import records
 from outgrow.testing.memory import MemorySource, RunData
+from outgrow.testing.memory_source import ArtifactData
 from planted import NOW, curve, registered, run, source
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -491,9 +494,12 @@ histories = st.lists(
         {
             "age": st.integers(0, 400),
             "status": st.sampled_from(list(Status)),
-            "alias": st.booleans(),
+            # How a registry version with a live alias names the run.
+            "alias": st.sampled_from([None, None, "run", "artifact", "source"]),
             "parent": st.none() | st.integers(0, 9),
+            "uses": st.none() | st.integers(0, 9),
             "acc": st.none() | st.floats(),
+            "deleted": st.booleans(),
         }
     ),
     min_size=1,
@@ -501,27 +507,77 @@ histories = st.lists(
 )
 
 
-@given(histories, st.integers(0, 200), st.integers(0, 3), st.integers(0, 3))
-def test_a_run_in_its_window_or_behind_an_alias_never_loses_an_artifact(history, window, last, best):
+@given(histories, st.integers(0, 200), st.integers(0, 3), st.integers(0, 3), st.none() | st.integers(0, 400))
+def test_a_run_in_its_window_or_behind_an_alias_never_loses_an_artifact(
+    history, window, last, best, records_after
+):
+    def made(i):
+        return ArtifactUse(artifact=f"m{i}", role="output")
+
     runs = [
         run(
             i,
             started_at=NOW - timedelta(days=h["age"], hours=1),
             ended_at=NOW - timedelta(days=h["age"]),
             status=h["status"],
+            deleted=h["deleted"],
             parent=f"r{h['parent']:04d}" if h["parent"] is not None and h["parent"] != i else None,
+            artifacts=[made(i)]
+            + (
+                [ArtifactUse(artifact=f"m{h['uses']}", role="input")]
+                if h["uses"] in range(len(history))
+                else []
+            ),
             summary={} if h["acc"] is None else {"acc": h["acc"]},
         )
         for i, h in enumerate(history)
     ]
-    versions = [{"run": f"r{i:04d}", "aliases": ["live"]} for i, h in enumerate(history) if h["alias"]]
-    policy = Retention(promotion_window_days=window, keep_last=last, keep_best=best, metric="acc")
-    held = source(*runs, registry=[registered(*versions)], files={r.id: {"w.pt": b"w"} for r in runs})
+    naming = {
+        "run": lambda i: {"run": f"r{i:04d}"},
+        "artifact": lambda i: {"artifact": f"m{i}"},
+        "source": lambda i: {"source": f"s3://bucket/1/r{i:04d}/artifacts/model"},
+    }
+    versions = [naming[h["alias"]](i) | {"aliases": ["live"]} for i, h in enumerate(history) if h["alias"]]
+    policy = Retention(
+        promotion_window_days=window,
+        keep_last=last,
+        keep_best=best,
+        metric="acc",
+        metadata_after_days=records_after,
+    )
+    held = source(
+        *runs,
+        registry=[registered(*versions)],
+        files={r.id: {"w.pt": b"w"} for r in runs},
+        artifacts=[
+            ArtifactData(
+                Artifact(id=f"m{i}", name="clf", type="model", created_by=r.id), [records.file("m.pt", b"m")]
+            )
+            for i, r in enumerate(runs)
+        ],
+    )
     plan = insight.retain(held, policy, now=NOW)
-    gone = {e.run_id for e in plan.expiring}
+    remover = Recorder()
+    insight.apply_retention(plan, plan.hash, held, policy, remover)
+    gone = {run_id for _, run_id in remover.removed}
+    assert gone == {e.run_id for e in plan.expiring}
+    by_id = {one.id: facts for one, facts in zip(runs, history, strict=True)}
     for one, facts in zip(runs, history, strict=True):
         protected = facts["alias"] or facts["age"] < window or not one.status.terminal
         assert not (protected and one.id in gone)
-        if one.parent and one.id not in gone:
-            assert one.parent not in gone  # an ancestor of what stays, stays
+        if one.id not in gone:  # an ancestor of what stays, stays; so does who made what it used
+            used = [f"r{facts['uses']:04d}"] if facts["uses"] in range(len(history)) else []
+            assert gone.isdisjoint([one.parent, *used])
+    expirable = [r.id for r in runs if not by_id[r.id]["alias"]]
+    assert gone <= set(expirable)
     assert gone.isdisjoint(k.run_id for k in plan.kept)
+
+
+def test_the_property_above_is_not_empty_talk():
+    """With nothing that keeps it, a run does go, with its files and then its record."""
+    remover = Recorder()
+    held = source(run(0), files=FILES)
+    policy = replace(NOTHING, metadata_after_days=1)
+    plan = insight.retain(held, policy, now=NOW)
+    insight.apply_retention(plan, plan.hash, held, policy, remover)
+    assert remover.removed == [("files", "r0000"), ("run", "r0000")]
