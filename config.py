@@ -56,7 +56,7 @@ class Tracking:
     keep_days: float | None = None
     """Days after which the journal of an ended run is removed, once every location has all of it. None: never."""
     ranks: Literal["main", "all"] = "main"
-    """Which processes of a distributed training log."""
+    """Which processes of a distributed training log; `all`: those of a machine to one run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ to = ["mlflow:sqlite:///mlflow.db"]
 # environment = ["CUDA_*"]       # environment variables to record; none by default
 # diff_limit = 1000000           # bytes of uncommitted difference to keep; 0: none
 # keep_days = 7                  # delivered journals are removed after so many days; without it never
-# ranks = "main"                 # "all": every process of a distributed training logs
+# ranks = "main"                 # "all": the ranks of a machine log to one run
 
 [policy]
 # What makes a run worth keeping. A broken rule is an error, a warning, or nothing ("off").

@@ -179,25 +179,25 @@ def _read(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def join(settings: Config, name: str | None) -> Run:
+def join(settings: Config, run_id: str, name: str | None) -> Run:
     """The run that this machine's first rank has begun with its call of the same number.
 
-    Where it begins none within `WAIT` seconds, this rank warns and does not log.
+    Where it begins none within `WAIT` seconds, this rank warns and does not log (its run is `run_id`).
     """
     global _joined
     number = _joined
     _joined += 1
     deadline = time.monotonic() + WAIT
-    while (run_id := _told(_meeting(settings.journal), number)) is None:
+    while (shared := _told(_meeting(settings.journal), number)) is None:
         if time.monotonic() > deadline:
             warn(
                 f"rank {rank()} does not log: the machine's first rank has begun no run within "
                 f"{WAIT:.0f} seconds",
                 JournalWarning,
             )
-            return Run("", name, None, settings)
+            return Run(run_id, name, None, settings)
         time.sleep(0.02)
-    return RankRun(run_id, name, Journal(settings.journal / run_id), settings, rank())
+    return RankRun(shared, name, Journal(settings.journal / shared), settings, rank())
 
 
 def _told(path: Path, number: int) -> str | None:

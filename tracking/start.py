@@ -79,7 +79,7 @@ def start_run(
     check_start(settings.policy, name, given_tags)
     shared = settings.tracking.ranks == "all"
     if shared and ranks.local_rank():
-        return _joined(ranks.join(settings, name), capture)
+        return _joined(ranks.join(settings, run_id, name), capture)
     if not shared and ranks.rank():
         return Run(run_id, name, None, settings)
 

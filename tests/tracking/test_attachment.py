@@ -97,6 +97,7 @@ def test_options_are_checked_at_once(settings: Settings) -> None:
 def test_what_a_run_cannot_hold_is_left_out_with_one_warning(settings: Settings, target: Any) -> None:
     attached = attach(settings(), params={"lr": 1})
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for step in range(3):
             attached.log({"a": 1, "words": "w", "list": [1], "deep": {"b": 2.0, "none": None}}, step)
         attached.params({"lr": 2, "new": 1})

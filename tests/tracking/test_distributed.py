@@ -32,39 +32,40 @@ with outgrow.start_run("digits", "first", params={"rank": rank}, capture=False) 
 with outgrow.start_run("digits", "second", capture=False) as run:
     run.log({"loss": float(rank)}, step=0)
     torch.distributed.barrier()
+with outgrow.start_run("digits", "main", config="main.toml", capture=False) as run:
+    assert (run.folder is None) == (rank == 1)
+    run.log({"loss": float(rank)}, step=0)
 torch.distributed.destroy_process_group()
 """
 
 
-def launched(folder: Path, script: str, module: str = "torch.distributed.run", *options: str) -> None:
-    (folder / "train.py").write_text(script)
-    command = [sys.executable, "-W", "ignore", "-m", module, *options, "train.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("mode", ["main", "all"])
-def test_two_ranks_of_torchrun_are_one_run(tmp_path: Path, mode: str) -> None:
+def test_two_ranks_of_torchrun_are_one_run(tmp_path: Path) -> None:
+    """All of them log to it, or the main rank alone, as the configuration of the run says."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    framework_runs.settings(tmp_path, f'ranks = "{mode}"\n')
-    launched(tmp_path, RANKS, "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    framework_runs.settings(tmp_path)
+    (tmp_path / "outgrow.toml").rename(tmp_path / "main.toml")
+    framework_runs.settings(tmp_path, 'ranks = "all"\n')
+    (tmp_path / "train.py").write_text(RANKS)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *launcher, "train.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     found = framework_runs.arrived(tmp_path)
-    assert set(found) == {"first", "second"}
-    first, second = found["first"], found["second"]
-    assert (first.run.status, second.run.status) == (Status.FINISHED, Status.FINISHED)
+    assert {name: got.run.status for name, got in found.items()} == {
+        "first": Status.FINISHED, "second": Status.FINISHED, "main": Status.FINISHED,
+    }  # fmt: skip
+    first = found["first"]
     assert first.run.params == {"rank": 0}
-    main = {"loss": [(0, 0), (1, 0.25), (2, 0.5)]}
-    other = {"rank1/loss": [(0, 1), (1, 1.25), (2, 1.5)]}
-    if mode == "main":
-        assert (first.points, second.points) == (main, {"loss": [(0, 0)]})
-        assert first.texts == {"note": ["from 0"]}
-    else:
-        assert first.points == main | other
-        assert second.points == {"loss": [(0, 0)], "rank1/loss": [(0, 1)]}
-        assert first.texts == {"note": ["from 0"], "rank1/note": ["from 1"]}
-    assert {path: data for path, data in first.files.items() if path.endswith("rank.txt")} == (
-        {"rank.txt": b"0"} | ({"rank1/rank.txt": b"1"} if mode == "all" else {})
-    )
+    assert first.points == {
+        "loss": [(0, 0), (1, 0.25), (2, 0.5)],
+        "rank1/loss": [(0, 1), (1, 1.25), (2, 1.5)],
+    }
+    assert first.texts == {"note": ["from 0"], "rank1/note": ["from 1"]}
+    assert first.files == {"rank.txt": b"0", "rank1/rank.txt": b"1"}
+    assert found["second"].points == {"loss": [(0, 0)], "rank1/loss": [(0, 1)]}
+    assert found["main"].points == {"loss": [(0, 0)]}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ if __name__ == "__main__":
     with outgrow.start_run("digits", "loaders", capture=False) as run:
         for epoch, method in enumerate(["fork", "spawn"]):
             loader = torch.utils.data.DataLoader(
-                Data(run), batch_size=2, num_workers=2, multiprocessing_context=method
+                Data(run), batch_size=2, num_workers=2 - epoch, multiprocessing_context=method
             )
             run.log({"sum": sum(int(batch.sum()) for batch in loader)}, step=epoch)
 """
@@ -172,7 +173,7 @@ def test_workers_of_a_data_loader_log(tmp_path: Path) -> None:
     got = framework_runs.arrived(tmp_path)["loaders"]
     assert got.run.status is Status.FINISHED
     assert got.points == {
-        "worker0": sorted([(row, row) for row in (0, 1, 4, 5)] * 2),
-        "worker1": sorted([(row, row) for row in (2, 3, 6, 7)] * 2),
+        "worker0": sorted((row, row) for row in (0, 1, 4, 5, *range(8))),  # of two forks, and a spawn
+        "worker1": [(row, row) for row in (2, 3, 6, 7)],
         "sum": [(0, 28), (1, 28)],
     }

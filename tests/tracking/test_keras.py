@@ -18,6 +18,7 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 
 from outgrow.tracking.integrations import KerasCallback  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 X, Y = np.arange(16.0).reshape(8, 2) / 16, np.ones((8, 1))
 
 

@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 from outgrow.tracking.integrations import LightningLogger  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning:lightning")
+
 
 class Net(lightning.LightningModule):  # type: ignore[misc,name-defined]
     def __init__(self, width: int = 3, lr: float = 0.1) -> None:
@@ -35,7 +37,7 @@ class Net(lightning.LightningModule):  # type: ignore[misc,name-defined]
         if self.error is not None and self.global_step == 2:
             raise self.error
         loss = self.loss(batch)
-        self.seen.append(float(loss))
+        self.seen.append(loss.item())
         self.log("train/loss", loss)
         return loss
 
