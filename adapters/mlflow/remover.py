@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ...filters import Parts
 from ...locations import Location
+from ...model import Experiment
 from ..base import Remover
 from .connection import Connection
 from .place import local_path
+from .records import PLATFORM
 
 REMOVED_TAG = "retention.files_removed"
 """Tag of a run whose files were deleted: when, ISO 8601."""
@@ -25,8 +29,12 @@ class MlflowRemover(Remover):
     """
 
     def __init__(self, location: Location) -> None:
-        self.connection = Connection(location, writable=True)
         self.location = location
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Opened for the first deletion: a plan needs none, nor the import of MLflow."""
+        return Connection(self.location, writable=True)
 
     def remove_files(self, run_id: str) -> None:
         from mlflow.entities import RunTag
@@ -67,35 +75,20 @@ class MlflowRemover(Remover):
 
     def orphans(self) -> Iterator[tuple[str, int]]:
         """Files in folders named like a run, where no run of that name exists; local roots only."""
-        for root, known in self._local_roots():
-            for folder in sorted(root.iterdir()):
-                if _RUN_ID.fullmatch(folder.name) and folder.name not in known and not folder.is_symlink():
-                    for path in sorted(folder.rglob("*")):
-                        if path.is_file() and not path.is_symlink():
-                            yield str(path), path.stat().st_size
+        from . import adapter
 
-    def _local_roots(self) -> Iterator[tuple[Path, set[str]]]:
-        """Local artifact folders of experiments, with the ids of every run, deleted ones included."""
-        from mlflow.entities import ViewType
-
-        with self.connection.calling("could not list the runs"):
-            experiments = list(self.connection.tracking.search_experiments(view_type=ViewType.ALL))
-            known: set[str] = set()
-            for experiment in experiments:
-                token = None
-                while True:
-                    page = self.connection.tracking.search_runs(
-                        [experiment.experiment_id], "", ViewType.ALL, 1000, None, token
-                    )
-                    known |= {run.info.run_id for run in page}
-                    if not (token := page.token):
-                        break
-        for experiment in experiments:
-            uri = experiment.artifact_location or ""
-            if uri.startswith("file:") or "://" not in uri:
-                root = local_path(uri)
-                if uri and root.is_dir():
-                    yield root, known
+        with adapter.source(self.location) as source:
+            experiments = list(source.experiments())
+            # Folders before runs: a run that begins meanwhile is no orphan.
+            folders = [folder for root in _local_roots(experiments) for folder in _run_folders(root)]
+            known = (
+                {run.id for e in experiments for run in source.listed(e, None, Parts())} if folders else ()
+            )
+        for folder in folders:
+            if folder.name not in known:
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file() and not path.is_symlink():
+                        yield str(path), path.stat().st_size
 
     def remove_orphan(self, path: str) -> None:
         """Only a file that `orphans` names now is deleted; its emptied folders go too."""
@@ -112,3 +105,15 @@ class MlflowRemover(Remover):
 
     def close(self) -> None:
         """The stores hold no connection of ours."""
+
+
+def _local_roots(experiments: Iterable[Experiment]) -> Iterator[Path]:
+    """Folders of this machine that experiments keep their artifacts in."""
+    for experiment in experiments:
+        uri = str(experiment.extra.get(PLATFORM, {}).get("artifact_location") or "")
+        if uri and (uri.startswith("file:") or "://" not in uri) and (root := local_path(uri)).is_dir():
+            yield root
+
+
+def _run_folders(root: Path) -> list[Path]:
+    return [f for f in sorted(root.iterdir()) if _RUN_ID.fullmatch(f.name) and not f.is_symlink()]
