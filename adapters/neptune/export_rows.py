@@ -25,7 +25,12 @@ BATCH = 131_072
 """Rows read at a time."""
 
 FILE_TYPES = frozenset({"file", "file_set", "file_series", "artifact"})
-SERIES = frozenset({"float_series", "string_series", "histogram_series"})
+_SERIES_VALUES = {
+    "float_series": "float_value",
+    "string_series": "string_value",
+    "histogram_series": "histogram_value",
+}
+SERIES = frozenset(_SERIES_VALUES)
 KNOWN = SCALARS | FILE_TYPES | SERIES
 
 _MICRO = 1_000_000
@@ -256,51 +261,41 @@ def _count_points(batch: pa.RecordBatch, result: Scan) -> None:
             result.last[key] = (int(step), float(values[row]))
 
 
+Named = tuple[pa.DictionaryArray, pa.Array, pa.Array, pa.Array]
+"""Keys, steps, times, values."""
+
+
+def _series(
+    entity: Entity, run: str, kind: str, names: dict[str, str], *, whole: bool = False
+) -> Iterator[Named]:
+    column = _SERIES_VALUES[kind]
+    for path in entity.parts:
+        for batch in rows(path, frozenset({kind}), ("step", "timestamp", column), run):
+            yield (
+                keys(batch.column("attribute_path"), names),
+                steps(batch.column("step"), whole=whole),
+                pc.cast(batch.column("timestamp"), batches.TIME),
+                batch.column(column),
+            )
+
+
 def points(entity: Entity, run: str, names: dict[str, str], *, whole: bool) -> Iterator[pa.RecordBatch]:
     """Every point as `batches.POINTS` (or with float steps); a null value is a NaN."""
     schema = batches.POINTS if whole else batches.POINTS_FLOAT_STEPS
-    for path in entity.parts:
-        for batch in rows(path, frozenset({"float_series"}), ("step", "timestamp", "float_value"), run):
-            yield pa.record_batch(
-                [
-                    keys(batch.column("attribute_path"), names),
-                    steps(batch.column("step"), whole=whole),
-                    pc.cast(batch.column("timestamp"), batches.TIME),
-                    batch.column("float_value").fill_null(float("nan")),
-                ],
-                schema=schema,
-            )
+    for *named, values in _series(entity, run, "float_series", names, whole=whole):
+        yield pa.record_batch([*named, values.fill_null(float("nan"))], schema=schema)
 
 
 def texts(entity: Entity, run: str, names: dict[str, str]) -> Iterator[pa.RecordBatch]:
-    for path in entity.parts:
-        for batch in rows(path, frozenset({"string_series"}), ("step", "timestamp", "string_value"), run):
-            yield pa.record_batch(
-                [
-                    keys(batch.column("attribute_path"), names),
-                    steps(batch.column("step"), whole=False),
-                    pc.cast(batch.column("timestamp"), batches.TIME),
-                    pc.cast(batch.column("string_value").fill_null(""), pa.large_string()),
-                ],
-                schema=batches.TEXTS,
-            )
+    for *named, values in _series(entity, run, "string_series", names):
+        told = pc.cast(values.fill_null(""), pa.large_string())
+        yield pa.record_batch([*named, told], schema=batches.TEXTS)
 
 
 def histograms(entity: Entity, run: str, names: dict[str, str]) -> Iterator[pa.RecordBatch]:
-    for path in entity.parts:
-        columns = ("step", "timestamp", "histogram_value")
-        for batch in rows(path, frozenset({"histogram_series"}), columns, run):
-            value = batch.column("histogram_value")
-            yield pa.record_batch(
-                [
-                    keys(batch.column("attribute_path"), names),
-                    steps(batch.column("step"), whole=False),
-                    pc.cast(batch.column("timestamp"), batches.TIME),
-                    pc.struct_field(value, "edges"),
-                    pc.struct_field(value, "values"),
-                ],
-                schema=batches.HISTOGRAMS,
-            )
+    for *named, values in _series(entity, run, "histogram_series", names):
+        split = [pc.struct_field(values, name) for name in ("edges", "values")]
+        yield pa.record_batch([*named, *split], schema=batches.HISTOGRAMS)
 
 
 def file_rows(entity: Entity, run: str) -> Iterator[dict[str, Any]]:

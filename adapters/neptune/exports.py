@@ -191,9 +191,7 @@ class ExportSource(Source):
 
     def registry(self) -> Iterator[RegisteredModel]:
         for folder in self.layout.projects():
-            project = self._project(folder)
-            if project is not None:
-                yield from export_registry.models(self.layout, folder, project)
+            yield from export_registry.models(self.layout, folder)
 
     def stats(self, run: Run) -> RunStats:
         if run.id not in self._stats:

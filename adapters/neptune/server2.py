@@ -19,20 +19,18 @@ from ...locations import Location
 from ...model import Artifact, ArtifactUse, Experiment, File, ModelVersion, RegisteredModel, Run, Value
 from .. import batches
 from ..base import RunStats, Source, Throughput
-from ..fit import text_of
 from .places import Place, Server
 from .records import (
     EXPERIMENT_PATH,
     KIND_PATHS,
-    PLATFORM,
     Attribute,
     Attributes,
     Kind,
-    decode,
     key_of,
     references,
     run_of,
 )
+from .registry import model_of, version_of
 from .vendor2 import Backend, errors
 
 PAGE = 1_000
@@ -290,33 +288,13 @@ class ServerSource2(Source):
             sys_id = str(columns["sys/id"])
             run = self._run(kinds.MODEL_VERSION, container, sys_id)
             assert run is not None
-            native = run.extra.get(PLATFORM, {})
-            model = str(native.get("model_id") or sys_id.rpartition("-")[0])
-            stage = native.get("stage")
-            versions.setdefault(model, []).append(
-                ModelVersion(
-                    model=model, version=sys_id.removeprefix(f"{model}-"), run=run.id,
-                    artifact=run.artifacts[0].artifact if run.artifacts else None,
-                    stage=None if stage in (None, "none") else str(stage),
-                    tags={key: text_of(value) for key, value in run.params.items()},
-                    description=run.description, user=run.user, created_at=run.started_at,
-                    modified_at=run.modified_at, extra=run.extra,
-                )
-            )  # fmt: skip
+            version = version_of(run, run.artifacts[0].artifact if run.artifacts else None)
+            versions.setdefault(version.model, []).append(version)
         for container, columns in self.backend.entries(kinds.MODEL):
             sys_id = str(columns["sys/id"])
             attributes = self._load(kinds.MODEL, container).attributes
             run = run_of(attributes, id=f"{self.project}/{sys_id}", experiment=self.project, native_id=sys_id)
-            name = attributes.get("sys/name")
-            yield RegisteredModel(
-                name=sys_id,
-                description=run.description,
-                tags={key: text_of(value) for key, value in run.params.items()},
-                created_at=run.started_at,
-                modified_at=run.modified_at,
-                versions=versions.get(sys_id, []),
-                extra={PLATFORM: run.extra.get(PLATFORM, {}) | ({"name": decode(name)} if name else {})},
-            )
+            yield model_of(run, attributes, versions.get(sys_id, []))
 
     def stats(self, run: Run) -> RunStats:
         held = self._of(run)

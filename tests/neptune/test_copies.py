@@ -150,3 +150,26 @@ def test_mlflow_through_neptune_and_back(scale: neptune_scale.Server, tmp_path: 
             held.append(([(r.origin.identity, r.name, r.status, r.params, r.tags) for r in runs], rows))
     assert any(held[0][1])
     assert held[0] == held[1]
+
+
+def test_models_of_a_server(legacy: neptune_legacy.Server) -> None:
+    legacy.runs.clear()
+    project = legacy.projects["ws/project"]
+    told = [("model", "PRO-MOD", {"name": "forest"})]
+    told += [
+        ("modelVersion", f"PRO-MOD-{n}", {"model_id": "PRO-MOD", "stage": stage})
+        for n, stage in ((10, "none"), (2, "production"))
+    ]
+    for kind, name, fields in told:
+        held = legacy.create(project, kind)
+        held["shortId"] = name
+        values = {"sys/id": name, "accuracy": "half"} | {f"sys/{key}": value for key, value in fields.items()}
+        held["attributes"] |= {path: {"type": "string", "value": value} for path, value in values.items()}
+    with open_source("neptune:ws/project?outgrow.api=2") as source:
+        (model,) = source.registry()
+    assert (model.name, model.extra["neptune"]["name"]) == ("PRO-MOD", "forest")
+    assert [(v.version, v.stage, v.run) for v in model.versions] == [
+        ("2", "production", "ws/project/PRO-MOD-2"),
+        ("10", None, "ws/project/PRO-MOD-10"),
+    ]
+    assert model.versions[0].tags == {"accuracy": "half"}
