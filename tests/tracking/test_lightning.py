@@ -73,10 +73,13 @@ def _quiet(tmp_path: Path) -> Any:
 
 
 def test_a_training_arrives_with_its_best_checkpoint(tmp_path: Path, batches: Any) -> None:
-    logger = LightningLogger("digits", name="fit", tags={"owner": "ml"}, capture=False)
+    logger = LightningLogger(
+        "digits", name="fit", tags={"owner": "ml"}, capture=False, save_dir=tmp_path / "files"
+    )
     net = Net()
     training = trainer(logger, callbacks=[ModelCheckpoint(monitor="val/loss", mode="min")])
     training.fit(net, batches, batches)
+    assert training.log_dir == str(tmp_path / "files")
     run_id = logger.version
     assert outgrow.active_run() is None
     training.test(net, batches, verbose=False)
@@ -92,7 +95,7 @@ def test_a_training_arrives_with_its_best_checkpoint(tmp_path: Path, batches: An
     assert got.files == {"notes.txt": b"fine"}
     ((artifact, files),) = got.models
     best = training.checkpoint_callback.best_model_path
-    assert Path(best).parent == tmp_path / "digits" / run_id / "checkpoints"
+    assert Path(best).parent == tmp_path / "files" / "digits" / run_id / "checkpoints"
     assert artifact.tags == {
         "format": "lightning", "checkpoint": Path(best).name, "monitor": "val/loss", "mode": "min",
         "checkpoint_step": best.rpartition("=")[2].removesuffix(".ckpt"),

@@ -28,7 +28,7 @@ class LightningLogger(Logger):  # type: ignore[misc]
 
     Metrics keep the names of `self.log(…)` and Lightning's step. Only the process of rank zero
     logs. The run ends with `fit` (as failed or killed after an exception); a `test` after it goes
-    to the same run. Its checkpoints go to `DEFAULT_ROOT_DIR/EXPERIMENT/RUN_ID/checkpoints`.
+    to the same run. Its checkpoints go to `SAVE_DIR/EXPERIMENT/RUN_ID/checkpoints`.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class LightningLogger(Logger):  # type: ignore[misc]
         *,
         run: Run | None = None,
         log_model: bool | Literal["all"] = True,
+        save_dir: str | os.PathLike[str] = ".",
         **options: Any,
     ) -> None:
         """`run`: an open run to log to; else one is begun with `experiment` and `options`, those of
@@ -44,10 +45,12 @@ class LightningLogger(Logger):  # type: ignore[misc]
 
         `log_model`: keep the best checkpoint (the last, where none is monitored) as the model
         `model` at the end; `"all"`: every checkpoint as it is saved; False: none.
-        Raises `TypeError` for an unknown option.
+        `save_dir`: the folder for Lightning's own files, which it takes from its logger rather than
+        from the Trainer's `default_root_dir`. Raises `TypeError` for an unknown option.
         """
         super().__init__()
         self._attached = Attachment(experiment, run, options)
+        self._save_dir = os.fspath(save_dir)
         self._log_model = log_model
         self._checkpoints: Any = None
         self._kept: set[tuple[str, float]] = set()
@@ -68,6 +71,10 @@ class LightningLogger(Logger):  # type: ignore[misc]
     def version(self) -> str | None:
         """The run's id; None in other processes than that of rank zero."""
         return self._attached.run_id if rank_zero_only.rank == 0 else None
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
 
     @rank_zero_only  # type: ignore[untyped-decorator]
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
