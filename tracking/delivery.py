@@ -125,12 +125,16 @@ class Delivery:
         self.waiting = not self._has_parent(sink, run)
         if self.waiting or (whole and not (written and here) and not journal.ended(self.folder)):
             self._fitting = None
+            if self.waiting and whole and not self.state.held_back:
+                self.state.held_back = True
+                state.save(self.folder, self.state)
             return False
         self._send(sink, fitting, stretch, end if whole else None, (over and not more) or whole, careful)
         # A cut last line counts as delivered once nobody will complete it.
         self.state.offset = journal.size(self.folder) if self.state.done and written else fitting.offset
         fitting.offset = max(fitting.offset, self.state.offset)
-        self.state.error, self.state.hopeless, self.state.sending = None, False, False
+        self.state.error, self.state.hopeless = None, False
+        self.state.sending, self.state.held_back = False, False
         state.save(self.folder, self.state)
         return more and not whole
 

@@ -21,6 +21,8 @@ class SinkReport:
     run_id: str | None = None
     url: str | None = None
     error: str | None = None
+    held_back: bool = False
+    """It follows its parent run, which the sink gets only when that has ended."""
 
     def __str__(self) -> str:
         text = f"{self.location}: " + (
@@ -28,6 +30,8 @@ class SinkReport:
         )
         if self.rejected:
             text += f", {self.rejected:,} refused (see rejected.jsonl)"
+        if self.held_back and not self.delivered:
+            text += ", to follow its parent run"
         return text + (f" ({self.error})" if self.error else "")
 
 
@@ -41,6 +45,11 @@ class Report:
     @property
     def complete(self) -> bool:
         return all(sink.delivered and not sink.rejected for sink in self.sinks)
+
+    @property
+    def undelivered(self) -> bool:
+        """Something is amiss: not delivered, or refused; a run that follows its parent is not."""
+        return any((not sink.delivered and not sink.held_back) or sink.rejected for sink in self.sinks)
 
     @property
     def delivered(self) -> bool:
@@ -62,7 +71,16 @@ def report(folder: Path, locations: list[str]) -> Report:
         delivered = known.done and known.offset >= size
         pending = 0 if delivered else sum(1 for _ in journal.read(folder, known.offset))
         sinks.append(
-            SinkReport(location, delivered, pending, known.rejected, known.run_id, known.url, known.error)
+            SinkReport(
+                location,
+                delivered,
+                pending,
+                rejected=known.rejected,
+                run_id=known.run_id,
+                url=known.url,
+                error=known.error,
+                held_back=known.held_back,
+            )
         )
     return Report(tuple(sinks), folder)
 
@@ -84,4 +102,4 @@ def wait(folder: Path, config: Config, timeout: float) -> Report:
 def _settled(folder: Path, locations: list[str]) -> bool:
     size = journal.size(folder)
     states = [state.load(folder, location) for location in locations]
-    return all((s.done and s.offset >= size) or s.hopeless for s in states)
+    return all((s.done and s.offset >= size) or s.hopeless or s.held_back for s in states)

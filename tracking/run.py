@@ -313,7 +313,7 @@ class Run:
         violation = None if self._finished else self._end(Status(status), exit_code)
         timeout = self._config.tracking.finish_timeout if timeout is None else timeout
         report = wait(self._journal.folder, self._config, timeout)
-        if not report.complete and timeout > 0 and self._config.tracking.delivery != "off":
+        if report.undelivered and timeout > 0 and self._config.tracking.delivery != "off":
             warn(f"run {self.name or self.id}: {report}", DeliveryWarning)
         if violation is not None:
             raise violation

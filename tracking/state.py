@@ -28,6 +28,8 @@ class SinkState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Journal's artifact id → the id there."""
     rejected: int = 0
     """Records that the sink refused; they are in `rejected.jsonl`."""
+    held_back: bool = False
+    """It can be delivered only after its parent run, which the sink gets only when that has ended."""
     error: str | None = None
     """Why the last delivery failed; None after one that did not."""
     hopeless: bool = False

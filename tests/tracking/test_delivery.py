@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,41 @@ def test_a_child_run_finds_its_parent(settings: Settings, target: Any) -> None:
     target.deliver(child.folder)
     runs = {d.run.origin.run_id: d.run for d in target.source.by_run.values()}
     assert runs[child.id].parent == runs[parent.id].id
+
+
+def test_a_child_does_not_wait_for_a_parent_that_is_still_running(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink that takes only ended runs gets the parent last: the trials of a sweep go on meanwhile."""
+    sink = MemorySink(capabilities(live=False))
+    config = settings(delivery="process")
+    monkeypatch.setattr("outgrow.tracking.start.ensure_delivery", lambda _: None)
+    monkeypatch.setattr("outgrow.tracking.report.ensure_delivery", lambda _: None)
+    lane = Lane("archive:nowhere", lambda: sink, sink.source, threading.Event())
+
+    def at_work(_: float) -> None:
+        assert not state.load(child.folder, "archive:nowhere").held_back, "it waits in vain"
+        lane.step([child.folder])
+
+    parent = start_run("digits", "parent", config=config, capture=False)
+    child = start_run("digits", "child", config=config, capture=False, parent=parent)
+    child.log({"loss": 1.0})
+    assert child.folder is not None
+    assert parent.folder is not None
+    lane.add(child.folder)
+    lane.add(parent.folder)
+    monkeypatch.setattr("outgrow.tracking.report.time.sleep", at_work)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = child.finish(timeout=60)
+    assert not told.delivered
+    assert "to follow its parent run" in str(told)
+    parent.finish(timeout=0)
+    for _ in range(2):
+        lane.step([child.folder, parent.folder])
+    assert report(child.folder, ["archive:nowhere"]).complete
+    runs = {data.run.name: data.run for data in sink.source().by_run.values()}
+    assert runs["child"].parent == runs["parent"].id
 
 
 def test_a_run_is_taken_up_again_elsewhere(settings: Settings, target: Any, tmp_path: Path) -> None:
