@@ -95,6 +95,10 @@ class Delivery:
         """The run as far as it was read; ids are the journal's."""
         return self._fitting.fold.run if self._fitting else None
 
+    def forget(self) -> None:
+        """Free what was read of the journal; it is read again where the run goes on."""
+        self._fitting = None
+
     def failed(self, error: BaseException, *, hopeless: bool) -> None:
         """Keep the reason where `finish` and `outgrow sync` find it."""
         text = str(error) or type(error).__name__

@@ -124,6 +124,8 @@ class Lane:
             self._failed(delivery, error)
             return False
         self._failures.pop(folder, None)
+        if delivery.settled:
+            delivery.forget()
         # Where delivering is slow it is done less often, so that it never takes most of the time.
         self._due[folder] = time.monotonic() + max(self.interval, 2 * (time.monotonic() - began))
         return True
