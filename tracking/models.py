@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import logging
@@ -79,22 +80,51 @@ def _save(model: Any, folder: Path, example: Any, format: str, trusted: list[str
         if hasattr(model, "classes_"):
             facts["classes"] = model.classes_.tolist()
         model = model.booster_
-    if library in ("xgboost", "lightgbm", "catboost") and hasattr(model, "save_model"):
-        folder.mkdir(parents=True)
-        name = {"xgboost": "model.ubj", "catboost": "model.cbm"}.get(library, "model.txt")
-        model.save_model(str(folder / name))
-        facts["format"] = Path(name).suffix[1:]
+    signature = None if example is None else _signature(model, example)
+    if library in _FLAVORS and format == "auto":
+        facts |= _save_flavor(library, model, folder, signature)
     else:
         facts |= _save_beside(model, folder, format, trusted)
     if example is not None:
-        facts |= _save_example(model, folder, example)
+        _save_example(example, folder)
+    if signature is not None:
+        facts["signature"] = json.loads(json.dumps(signature.to_dict()))
     return facts
 
 
-def _save_example(model: Any, folder: Path, example: Any) -> dict[str, Value]:
-    """The example as MLflow's scoring takes one, and the signature as far as it can be told."""
+_FLAVORS = {"xgboost": "ubj", "lightgbm": "lgb", "catboost": "cbm", "keras": "keras"}
+"""Libraries whose models MLflow keeps in the library's own file, which runs no code, and its format."""
+
+
+def _save_flavor(library: str, model: Any, folder: Path, signature: Any) -> dict[str, Value]:
+    """MLflow's flavor, so that `mlflow.xgboost.load_model` and serving take it wherever it arrives."""
+    flavor = importlib.import_module(f"mlflow.{library}")
+    versions = {name: sys.modules[name].__version__ for name in (library, "mlflow")}
+    with _quiet():
+        flavor.save_model(
+            model,
+            str(folder),
+            signature=signature,
+            pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
+        )
+    return {"flavor": f"mlflow.{library}", "format": _FLAVORS[library], "version": versions[library]}
+
+
+def _signature(model: Any, example: Any) -> Any:
+    """Of the inputs, and of the outputs where the model takes the example as it is; None with a warning."""
     from mlflow.models import infer_signature
 
+    with _quiet():
+        try:
+            return infer_signature(_arrays(example), _arrays(_predicted(model, example)))
+        except Exception as error:  # noqa: BLE001 - a model may want its input in another form
+            reason = error
+    warn(f"the model does not take the input example: {reason}", IntegrationWarning)
+    return None
+
+
+def _save_example(example: Any, folder: Path) -> None:
+    """The example in the form that MLflow's scoring takes."""
     given = _arrays(example)
     if hasattr(given, "to_json"):
         content = {"dataframe_split": json.loads(given.to_json(orient="split", index=False))}
@@ -102,15 +132,6 @@ def _save_example(model: Any, folder: Path, example: Any) -> dict[str, Value]:
         content = {"inputs": given}
     text = json.dumps(content, default=lambda value: value.tolist())
     (folder / "input_example.json").write_text(text, "utf-8")
-    with _quiet():
-        try:
-            signature = infer_signature(given, _arrays(_predicted(model, example)))
-        except Exception as error:  # noqa: BLE001 - a model may want its input in another form
-            reason = error
-        else:
-            return {"signature": json.loads(json.dumps(signature.to_dict()))}
-    warn(f"the model does not take the input example: {reason}", IntegrationWarning)
-    return {}
 
 
 def _predicted(model: Any, example: Any) -> Any:

@@ -54,7 +54,7 @@ def test_a_training_arrives_with_its_model(tmp_path: Path) -> None:
     assert got.points == trained | tested
     ((artifact, _),) = got.models
     assert artifact.metadata["format"] == "keras"
-    loaded = keras.models.load_model(got.save(tmp_path / "back") / "model.keras")
+    loaded = keras.models.load_model(got.save(tmp_path / "back") / "data/model.keras")
     assert np.array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
 
 

@@ -111,8 +111,13 @@ def test_a_keras_model(kept: Keep) -> None:
     artifact, folder = kept(model, input_example=X)
     assert (artifact.metadata["format"], artifact.metadata["library"]) == ("keras", "keras")
     assert json.loads(artifact.metadata["signature"]["outputs"])[0]["tensor-spec"]["shape"] == [-1, 2]
-    loaded = keras.models.load_model(folder / "model.keras")
-    assert np.array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    import mlflow.keras
+
+    for loaded in (
+        keras.models.load_model(folder / "data/model.keras"),
+        mlflow.keras.load_model(str(folder)),
+    ):
+        assert np.array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
 def test_xgboost(kept: Keep) -> None:
@@ -120,9 +125,17 @@ def test_xgboost(kept: Keep) -> None:
     model = xgboost.XGBClassifier(n_estimators=2, max_depth=2).fit(X, Y)
     artifact, folder = kept(model, input_example=X)
     assert (artifact.metadata["format"], artifact.metadata["library"]) == ("ubj", "xgboost")
-    loaded = xgboost.XGBClassifier()
-    loaded.load_model(folder / "model.ubj")
+    import mlflow.pyfunc
+    import mlflow.xgboost
+
+    loaded = mlflow.xgboost.load_model(str(folder))
     assert np.array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    served = mlflow.pyfunc.load_model(str(folder))
+    assert np.array_equal(served.predict(X), model.predict(X))
+    assert served.metadata.signature.to_dict() == artifact.metadata["signature"]
+    plain = xgboost.XGBClassifier()
+    plain.load_model(folder / "model.ubj")
+    assert np.array_equal(plain.predict(X), model.predict(X))
 
 
 @pytest.mark.parametrize("kind", ["booster", "classifier"])
@@ -130,10 +143,13 @@ def test_lightgbm(kept: Keep, kind: str) -> None:
     lightgbm = pytest.importorskip("lightgbm", reason="LightGBM is not installed")
     model = lightgbm.LGBMClassifier(n_estimators=2, min_child_samples=1, verbose=-1).fit(X, Y)
     artifact, folder = kept(model.booster_ if kind == "booster" else model, input_example=X)
-    assert (artifact.metadata["library"], artifact.metadata["format"]) == ("lightgbm", "txt")
+    assert (artifact.metadata["library"], artifact.metadata["format"]) == ("lightgbm", "lgb")
     assert artifact.metadata.get("classes") == ([0, 1] if kind == "classifier" else None)
-    loaded = lightgbm.Booster(model_file=folder / "model.txt")
+    import mlflow.lightgbm
+
+    loaded = mlflow.lightgbm.load_model(str(folder))
     assert np.array_equal(loaded.predict(X), model.predict_proba(X)[:, 1])
+    assert not list(folder.rglob("*.pkl"))
 
 
 def test_hugging_face_data_sets(tmp_path: Path) -> None:
