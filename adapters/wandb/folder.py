@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from ...errors import TargetFull
 from ...model import (
     CONSOLE_PREFIX,
-    SYSTEM_PREFIX,
     Artifact,
     ArtifactUse,
     DatasetUse,
@@ -44,6 +43,7 @@ from .layout import SIDECAR, STAGING, TEXTS_FILE, escape_path
 from .records import section_of, with_mark
 from .rows import RowSpool, histogram_json, text_json
 from .run_folders import RunFolders
+from .stats_rows import StatsSpool
 from .transaction_log import LogWriter
 from .values import micros
 
@@ -98,7 +98,6 @@ class FolderWriter(RunWriter):
         self._references: list[File] = []
         self._media: dict[tuple[str, Any, int | None, str], None] = {}
         self._uses: list[ArtifactUse] = []
-        self._stats: list[pa.RecordBatch] = []
         self._texts: pq.ParquetWriter | None = None
         self._text_keys: set[str] = set()
         self._last_time: int | None = None
@@ -110,6 +109,7 @@ class FolderWriter(RunWriter):
         with disk_errors(str(partial)):
             (partial / "files").mkdir(parents=True)
         self._spool = RowSpool(partial)
+        self._stats = StatsSpool(partial)
         self._staging = Staging(
             partial / STAGING, self.folder / STAGING, target.entity, target.project, target.run_id
         )
@@ -149,14 +149,11 @@ class FolderWriter(RunWriter):
             return
         with disk_errors(str(self._partial)):
             self._spool.add(batch)
+            if "stats" not in self._without:
+                self._stats.add(batch)
         newest = pc.max(batch.column("time").cast(pa.int64())).as_py()
         if newest is not None:
             self._last_time = max(newest, self._last_time or newest)
-        names = batch.column("key").dictionary
-        system = pc.starts_with(names, SYSTEM_PREFIX)
-        if pc.any(system).as_py():
-            chosen = pc.and_(pc.take(system, batch.column("key").indices), batch.column("time").is_valid())
-            self._stats.append(batch.filter(chosen).select(["key", "time", "value"]))
 
     def texts(self, batch: pa.RecordBatch) -> None:
         if not batch.num_rows:
@@ -247,7 +244,6 @@ class FolderWriter(RunWriter):
         section = section_of(run, self.origin, self.target.experiment, group, more)
         started = run.started_at or run.created_at
         started_us = None if started is None else micros(started)
-        step = self._first_step - 1
         with (self._partial / "log.partial").open("wb") as stream:
             log = LogWriter(stream)
             for record in log_records.head(run, self.target, with_mark(section, mark), group):
@@ -255,13 +251,13 @@ class FolderWriter(RunWriter):
             for row in self._spool.rows(self._first_step, started_us):
                 log.append(row)
                 self.rows_written += 1
-            step = self._spool.last_step
+            for row in self._stats.rows():
+                log.append(row)
             tail = chain(
-                log_records.stats(() if "stats" in self._without else self._stats),
                 log_records.console(() if "console" in self._without else self._console()),
                 log_records.files(self._files),
                 log_records.artifacts(self._staging.records),
-                log_records.tail(run, step, self._last_time),
+                log_records.tail(run, self._spool.last_step, self._last_time),
             )
             for record in tail:
                 log.append(record.SerializeToString())

@@ -1,4 +1,4 @@
-"""The records around the history rows: head, system metrics, console, files, artifacts, tail."""
+"""The records around the history rows: head, console, files, artifacts, tail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from google.protobuf.timestamp_pb2 import Timestamp
 from wandb.proto import wandb_internal_pb2 as pb
 
-from ...model import CONSOLE_PREFIX, SYSTEM_PREFIX, Environment, Run, Status
+from ...model import CONSOLE_PREFIX, Environment, Run, Status
 from . import metric_definitions
 from .layout import SECTION
 from .records import exit_code, summary_items
@@ -93,28 +93,6 @@ def _environment(run: Run, started: datetime | None) -> pb.EnvironmentRecord:
     if started is not None:
         record.started_at.CopyFrom(_time(started))
     return record
-
-
-def stats(points: Iterable[pa.RecordBatch]) -> Iterator[pb.Record]:
-    """`system/` points with a time as W&B's system metrics, one record per time."""
-    parts = list(points)
-    if not parts:
-        return
-    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks().sort_by("time")
-    record: pb.Record | None = None
-    last: int | None = None
-    for batch in table.to_batches():
-        times = batch.column("time").cast(pa.int64()).to_pylist()
-        keys = batch.column("key").to_pylist()
-        for key, time, value in zip(keys, times, batch.column("value").to_pylist(), strict=True):
-            if record is None or time != last:
-                if record is not None:
-                    yield record
-                record, last = pb.Record(stats=pb.StatsRecord(stats_type=pb.StatsRecord.SYSTEM)), time
-                record.stats.timestamp.CopyFrom(timestamp(time))
-            record.stats.item.add(key=key.removeprefix(SYSTEM_PREFIX), value_json=json.dumps(value))
-    if record is not None:
-        yield record
 
 
 def console(texts: Iterable[pa.RecordBatch]) -> Iterator[pb.Record]:

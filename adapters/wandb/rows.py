@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from google.protobuf.message import Message
+from wandb.proto import wandb_internal_pb2 as pb
 
 from .layout import STEP_COLUMN, TIME_COLUMN, escape_key
 
@@ -57,17 +59,38 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
+def tag(message: type[Message], field: str) -> bytes:
+    """What precedes the length of a field that is a text or a message."""
+    return varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+Tags = tuple[bytes, bytes, bytes]
+"""Of an item within its record, and of its key and its value."""
+_HISTORY_ITEM = (
+    tag(pb.HistoryRecord, "item"),
+    tag(pb.HistoryItem, "nested_key"),
+    tag(pb.HistoryItem, "value_json"),
+)
+
+
 def _item(key: bytes, value: bytes) -> bytes:
-    """`HistoryRecord.item` with `nested_key` and `value_json`."""
-    body = b"\x12" + varint(len(key)) + key + b"\x82\x01" + varint(len(value)) + value
-    return b"\x0a" + varint(len(body)) + body
+    """`HistoryRecord.item`."""
+    return _prefix(key, len(value), _HISTORY_ITEM) + value
+
+
+def _prefix(key: bytes, value_length: int, tags: Tags) -> bytes:
+    """An item up to its value."""
+    item, key_tag, value_tag = tags
+    body = key_tag + varint(len(key)) + key + value_tag + varint(value_length)
+    return item + varint(len(body) + value_length) + body
 
 
 class RowSpool:
     """Cells in any order, given back as serialised rows. Beyond 500,000 cells they go to disk."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, name: str = "cells") -> None:
+        """`name`: of the files on disk."""
+        self._directory, self._name = directory, name
         self._keys: dict[str, int] = {}
         self._pending: list[pa.RecordBatch] = []
         self._pending_cells = 0
@@ -131,7 +154,7 @@ class RowSpool:
         return batch
 
     def _spill(self) -> None:
-        path = self._directory / f"cells-{len(self._chunks)}.arrow"
+        path = self._directory / f"{self._name}-{len(self._chunks)}.arrow"
         batch = self._sorted()
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _CHUNK) as writer:
             writer.write_batch(batch)
@@ -139,20 +162,21 @@ class RowSpool:
 
     def rows(self, start: int, started_us: int | None) -> Iterator[bytes]:
         """Serialised `Record`s, one a row, `_step` from `start` on. Ends the spool."""
-        ranks, keys = self._ranks()
+        ranks, keys = self.ranks()
         numbering = Numbering(start, started_us)
-        for part in self._parts():
+        for part in self.parts():
             yield from encode(Cells.of(part, ranks), keys, numbering)
         self.last_step = numbering.next_step - 1
 
-    def _ranks(self) -> tuple[Ints, list[bytes]]:
+    def ranks(self) -> tuple[Ints, list[bytes]]:
+        """The place of each key among the sorted column names, and these."""
         names = [escape_key(key).encode("utf-8") for key in self._keys]
         order = sorted(range(len(names)), key=names.__getitem__)
         ranks = np.empty(len(names), dtype=np.int64)
         ranks[order] = np.arange(len(names))
         return ranks, [names[i] for i in order]
 
-    def _parts(self) -> Iterator[pa.RecordBatch]:
+    def parts(self) -> Iterator[pa.RecordBatch]:
         """Batches in step order, no step in two of them, of about `_SPILL_CELLS` cells each."""
         if not self._chunks:
             if self._pending:
@@ -265,10 +289,7 @@ def encode(cells: Cells, keys: list[bytes], numbering: Numbering) -> Iterator[by
     ends = np.append(starts[1:], len(cells.rank))
     steps, moved = numbering.steps(cells.whole[starts], cells.exact[starts])
     first, side = _times(cells, starts, ends)
-    items = _items(cells, keys)
-    offsets = np.frombuffer(items.buffers()[1], np.int64, len(items) + 1, items.offset * 8)
-    data = items.buffers()[2].to_pybytes()
-    cuts = [*offsets[starts].tolist(), int(offsets[-1])]
+    data, cuts = items(cells, keys, starts, _HISTORY_ITEM)
     own_steps = [
         ("" if e == np.inf else repr(e) if e == e else str(w)) if m else None
         for m, w, e in zip(
@@ -315,26 +336,28 @@ def _times(cells: Cells, starts: Ints, ends: Ints) -> tuple[Ints, list[str | Non
     return first, [text if differ else None for text, differ in zip(joined, differs.tolist(), strict=True)]
 
 
-def _items(cells: Cells, keys: list[bytes]) -> pa.Array:
-    """One serialised `HistoryItem` a cell, as a large_binary array."""
+def items(cells: Cells, keys: list[bytes], starts: Ints, tags: Tags) -> tuple[bytes, list[int]]:
+    """The cells' items one after the other, and where those of each row begin, and the last end."""
+    every = _items(cells, keys, tags)
+    offsets = np.frombuffer(every.buffers()[1], np.int64, len(every) + 1, every.offset * 8)
+    return every.buffers()[2].to_pybytes(), [*offsets[starts].tolist(), int(offsets[-1])]
+
+
+def _items(cells: Cells, keys: list[bytes], tags: Tags) -> pa.Array:
+    """One serialised item a cell, as a large_binary array."""
     values = number_texts(cells.value)
     lengths = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     kinds, which = np.unique(cells.rank * 64 + lengths, return_inverse=True)
-    prefixes = [_number_prefix(keys[kind // 64], kind % 64) for kind in kinds.tolist()]
+    prefixes = [_prefix(keys[kind // 64], kind % 64, tags) for kind in kinds.tolist()]
     prefix = pc.take(pa.array(prefixes, pa.large_binary()), pa.array(which))
     empty = pa.scalar(b"", pa.large_binary())
-    items = pc.binary_join_element_wise(prefix, values.cast(pa.large_binary()), empty)
+    every = pc.binary_join_element_wise(prefix, values.cast(pa.large_binary()), empty)
     if cells.json.null_count < len(cells.json):
         told = cells.json.is_valid()
         ranks = cells.rank[told.to_numpy(zero_copy_only=False)].tolist()
         own = [_item(keys[r], v) for r, v in zip(ranks, cells.json.drop_null().to_pylist(), strict=True)]
-        items = pc.replace_with_mask(items, told, pa.array(own, pa.large_binary()))
-    return items
-
-
-def _number_prefix(key: bytes, value_length: int) -> bytes:
-    body = b"\x12" + varint(len(key)) + key + b"\x82\x01" + varint(value_length)
-    return b"\x0a" + varint(len(body) + value_length) + body
+        every = pc.replace_with_mask(every, told, pa.array(own, pa.large_binary()))
+    return every
 
 
 def number_texts(values: pa.Array) -> pa.Array:

@@ -16,6 +16,8 @@ from outgrow.adapters.batches import Fingerprint
 from outgrow.adapters.wandb import rows
 from outgrow.adapters.wandb.history import from_json_columns, from_rows, from_table
 from outgrow.adapters.wandb.rows import RowSpool
+from outgrow.adapters.wandb.run_log import kind_of, micros
+from outgrow.adapters.wandb.stats_rows import StatsSpool
 from wandb.proto import wandb_internal_pb2 as pb
 
 START = 1_770_000_000_000_000
@@ -123,3 +125,26 @@ def test_no_point_is_lost(
     assert steps == [] or steps[0] >= 0
     expected = Fingerprint.of(sent).by_key
     assert back(found, fractional) == {"log": expected, "rows": expected, "table": expected}
+
+
+@pytest.mark.parametrize("at_once", [3, 500_000])
+def test_system_metrics(at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record for each time, in order, from memory and from disk; other points are none."""
+    monkeypatch.setattr(rows, "_SPILL_CELLS", at_once)
+    spool = StatsSpool(tmp_path)
+    spool.add(batches.points(["loss"], [0], [START], [0.5]))
+    times = [START + 2, START, START, -1_500_000, None]
+    keys = ["system/cpu", "system/cpu", "system/gpu", "system/cpu", "system/gpu"]
+    spool.add(batches.points(keys, [None] * 5, times, [1.0, math.nan, 0.1, 2.0, 9.0]))
+    spool.add(batches.points(["system/gpu", "system/cpu"], [7, 8], [START + 2, START + 2], [3.0, 4.0]))
+    found = []
+    for payload in spool.rows():
+        assert kind_of(payload) == pb.Record.DESCRIPTOR.fields_by_name["stats"].number
+        stats = pb.Record.FromString(payload).stats
+        found.append((micros(stats.timestamp), [(i.key, json.loads(i.value_json)) for i in stats.item]))
+    assert [time for time, _ in found] == [-1_500_000, START, START + 2, START + 2]
+    assert found[0][1] == [("cpu", 2.0)]
+    assert math.isnan(found[1][1][0][1])
+    assert found[1][1][1] == ("gpu", 0.1)
+    assert found[2:] == [(START + 2, [("cpu", 1.0), ("gpu", 3.0)]), (START + 2, [("cpu", 4.0)])]
+    assert not list(tmp_path.iterdir())
