@@ -13,6 +13,7 @@ classes would make one Python object per point.
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,9 +185,9 @@ class RowSpool:
             return
         if self._pending:
             self._spill()
-        maps = [pa.memory_map(str(path)) for path in self._chunks]
+        maps = [_mapped(path) for path in self._chunks]
         try:
-            chunks = [pa.ipc.open_file(m).get_batch(0) for m in maps]
+            chunks = [pa.ipc.open_file(pa.py_buffer(m)).get_batch(0) for m in maps]
             columns = [chunk.column("whole").to_numpy() for chunk in chunks]
             sample = np.sort(np.concatenate([column[:: 1 + len(column) // 2000] for column in columns]))
             parts = -(-self.cells // _SPILL_CELLS)
@@ -201,12 +202,23 @@ class RowSpool:
                     if end > begin:
                         pieces.append(chunk.slice(begin, end - begin))
                 if pieces:
+                    for m in maps:
+                        _forget(m)
                     yield pa.Table.from_batches(pieces, _CHUNK).combine_chunks().to_batches()[0]
         finally:
-            for m in maps:
-                m.close()
             for path in self._chunks:
                 path.unlink()
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _forget(mapped: mmap.mmap) -> None:
+    """Else what has been read of the files would count as memory until the run's end."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(slots=True)
