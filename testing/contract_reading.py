@@ -68,6 +68,7 @@ class ReadingContract(Contract):
         """A list of parts of runs, filtered by its caller, is what the runs read whole are."""
         some = Parts(fields=frozenset({"name", "labels", "started_at"}), summary=frozenset({"train/loss"}))
         known = next(iter(filled.runs))
+        used = {expected.run.experiment for expected in filled.runs.values()}
         asked = [
             (None, some),
             (None, EVERY_PART),
@@ -77,7 +78,10 @@ class ReadingContract(Contract):
         ]
         with place.source() as source:
             for experiment in source.experiments():
+                if experiment.id not in used:
+                    continue
                 whole = list(source.runs(experiment))
+                assert whole
                 for where, parts in asked:
                     looked_at = parts | where.parts if where else parts
                     wanted = [run for run in whole if where is None or where(run, experiment.name)]

@@ -6,24 +6,30 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ...errors import Unsupported, Vanished
+from ...errors import Rejected, Unsupported, Vanished
 from ...model import Artifact, EvaluationDataset, Experiment, File, RegisteredModel, Run, Trace
-from ..base import RunStats, Source, Throughput
+from ..base import ORIGIN_KEY, RunStats, Source, Throughput
 from . import entities, extras, registry
 from .artifacts import Files, files_at
 from .connection import Connection
 from .points import read_points
+from .search_filters import search_filter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ...filters import Filter
+    from ...filters import Filter, Parts
     from ...locations import Location
 
 PAGE_EXPERIMENTS = 1_000
 PAGE_RUNS = 500
 """Runs a `runs/search` call; one may hold a hundred kilobytes of params and tags."""
 PAGE_MODELS = 50  # SEARCH_LOGGED_MODEL_MAX_RESULTS_DEFAULT is 100
+
+
+def _order(run: Any) -> tuple[int, str]:
+    """As the search orders by start time."""
+    return run.info.start_time, run.info.run_id
 
 
 class ClientSource(Source):
@@ -64,6 +70,28 @@ class ClientSource(Source):
                 return
 
     def runs(self, experiment: Experiment, where: Filter | None = None) -> Iterator[Run]:
+        return self._records(self._search(experiment, ""), whole=True)
+
+    def listed(self, experiment: Experiment, where: Filter | None, parts: Parts) -> Iterator[Run]:
+        whole = "artifacts" in parts.fields
+        if where is not None and where.ids is not None:
+            return self._records(self._found(experiment, where.ids), whole)
+        asked = search_filter(where) if where is not None else ""
+        if not asked:
+            return self._records(self._search(experiment, ""), whole)
+        # The language has no OR; copies come whatever the filter says.
+        passing = {run.info.run_id: run for run in self._search(experiment, asked)}
+        passing |= {run.info.run_id: run for run in self._search(experiment, f"tags.`{ORIGIN_KEY}` LIKE '%'")}
+        return self._records(iter(sorted(passing.values(), key=_order)), whole)
+
+    def _records(self, found: Iterator[Any], whole: bool) -> Iterator[Run]:
+        for run in found:
+            # A search tells the models that a run made, but not those that it used.
+            if (whole or ORIGIN_KEY in run.data.tags) and self._models_exist():
+                run = self._native_run(run.info.run_id)
+            yield entities.run(run, entities.run_url(self.connection, run))
+
+    def _search(self, experiment: Experiment, filter_string: str) -> Iterator[Any]:
         from mlflow.entities import ViewType
 
         token = None
@@ -71,18 +99,25 @@ class ClientSource(Source):
             with self.connection.calling(f"could not list the runs of {experiment.name!r}"):
                 page = self.tracking.search_runs(
                     [experiment.id],
-                    "",
+                    filter_string,
                     ViewType.ALL,
                     max_results=PAGE_RUNS,
                     order_by=["attributes.start_time ASC"],
                     page_token=token,
                 )
-            for run in page:
-                # A search tells the models that a run made, but not those that it used.
-                whole = self._native_run(run.info.run_id) if self._models_exist() else run
-                yield entities.run(whole, entities.run_url(self.connection, whole))
+            yield from page
             if not (token := page.token):
                 return
+
+    def _found(self, experiment: Experiment, ids: Iterable[str]) -> Iterator[Any]:
+        """The runs of these ids that are in the experiment."""
+        for id in sorted(ids):
+            try:
+                run = self._native_run(id)
+            except (Vanished, Rejected):  # an id that MLflow finds malformed is not here either
+                continue
+            if run.info.experiment_id == experiment.id:
+                yield run
 
     def _models_exist(self) -> bool:
         with self._lock:

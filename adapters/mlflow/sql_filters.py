@@ -16,11 +16,11 @@ from ...filters import Filter, compare, reference
 from ...model import Status
 from .records import ESCAPED, LARGEST, ms_of, status_of
 
-_WORDS = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
-_MIRROR: dict[type[ast.cmpop], type[ast.cmpop]] = {
+WORDS = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+MIRROR: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.Eq, ast.NotEq: ast.NotEq, ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE,
 }  # fmt: skip
-_BOUND: dict[type[ast.cmpop], str] = {
+BOUND: dict[type[ast.cmpop], str] = {
     ast.Eq: "=", ast.Lt: "<=", ast.LtE: "<=", ast.Gt: ">=", ast.GtE: ">=",
 }  # fmt: skip
 NOTHING = "1 = 0"
@@ -63,10 +63,10 @@ class Condition:
         return None
 
     def _pair(self, a: ast.expr, op: ast.cmpop, b: ast.expr) -> str | None:
-        if (name := reference(a)) and (values := _constants(b)) is not None:
+        if (name := reference(a)) and (values := constants(b)) is not None:
             return self._compared(name, op, *values)
-        if (name := reference(b)) and (values := _constants(a)) is not None and type(op) in _MIRROR:
-            return self._compared(name, _MIRROR[type(op)](), *values)
+        if (name := reference(b)) and (values := constants(a)) is not None and type(op) in MIRROR:
+            return self._compared(name, MIRROR[type(op)](), *values)
         return None
 
     def _compared(self, name: tuple[str, str | None], op: ast.cmpop, value: Any, listed: bool) -> str | None:
@@ -84,7 +84,7 @@ class Condition:
                 return self._time("start_time" if field == "started_at" else "end_time", op, value)
             case ("metrics", str(key)) if not listed:
                 return self._metric(key, op, value)
-        texts = _texts(op, value, listed)
+        texts = texts_of(op, value, listed)
         if texts is None:
             return None
         match name:
@@ -109,15 +109,15 @@ class Condition:
         return "runs.lifecycle_stage IS NULL OR runs.lifecycle_stage <> 'deleted'"
 
     def _status(self, passes: Callable[[Any], bool]) -> str | None:
-        allowed = [word for word in _WORDS if passes(status_of(word).value)]
+        allowed = [word for word in WORDS if passes(status_of(word).value)]
         told = f"runs.status IN ({', '.join(repr(word) for word in allowed)})" if allowed else NOTHING
         if not passes(Status.RUNNING.value):
             return told
-        others = ", ".join(repr(word) for word in _WORDS if word not in allowed)  # any other word is running
+        others = ", ".join(repr(word) for word in WORDS if word not in allowed)  # any other word is running
         return f"runs.status IS NULL OR runs.status NOT IN ({others})" if others else None
 
     def _time(self, column: str, op: ast.cmpop, value: Any) -> str | None:
-        if type(op) not in _BOUND or not isinstance(value, str):
+        if type(op) not in BOUND or not isinstance(value, str):
             return None
         try:
             time = datetime.fromisoformat(value)
@@ -128,10 +128,10 @@ class Condition:
         if isinstance(op, ast.Eq):
             return f"runs.{column} = {self._bind(ms)}"
         up = isinstance(op, ast.Lt | ast.LtE)  # a millisecond more than the floor
-        return f"runs.{column} {_BOUND[type(op)]} {self._bind(ms + up)}"
+        return f"runs.{column} {BOUND[type(op)]} {self._bind(ms + up)}"
 
     def _metric(self, key: str, op: ast.cmpop, value: Any) -> str | None:
-        if type(op) not in _BOUND or isinstance(value, bool) or not isinstance(value, int | float):
+        if type(op) not in BOUND or isinstance(value, bool) or not isinstance(value, int | float):
             return None
         try:
             bound = float(value)
@@ -143,7 +143,7 @@ class Condition:
         # NaN is stored as 0, and has no order.
         return (
             "EXISTS (SELECT 1 FROM latest_metrics m WHERE m.run_uuid = runs.run_uuid "
-            f"AND m.key = {self._bind(key)} AND NOT m.is_nan AND m.value {_BOUND[type(op)]} {self._bind(bound)})"
+            f"AND m.key = {self._bind(key)} AND NOT m.is_nan AND m.value {BOUND[type(op)]} {self._bind(bound)})"
         )
 
     def _exists(self, table: str, keys: list[str], texts: list[str]) -> str:
@@ -156,7 +156,7 @@ class Condition:
         return f"{column} IN ({', '.join(self._bind(text) for text in texts)})" if texts else NOTHING
 
 
-def _constants(node: ast.expr) -> tuple[Any, bool] | None:
+def constants(node: ast.expr) -> tuple[Any, bool] | None:
     """A constant, or a list of constants; and whether it is a list."""
     match node:
         case ast.Constant(value=value):
@@ -169,7 +169,7 @@ def _constants(node: ast.expr) -> tuple[Any, bool] | None:
     return None
 
 
-def _texts(op: ast.cmpop, value: Any, listed: bool) -> list[str] | None:
+def texts_of(op: ast.cmpop, value: Any, listed: bool) -> list[str] | None:
     """The texts that a text must be one of, where the comparison says so."""
     if isinstance(op, ast.Eq) and not listed:
         values = [value]

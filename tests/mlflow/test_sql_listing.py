@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from outgrow.adapters.base import Source
 from outgrow.adapters.mlflow import sql_source
+from outgrow.adapters.mlflow.search_filters import search_filter
+from outgrow.adapters.mlflow.source import ClientSource
 from outgrow.adapters.mlflow.sql_filters import Condition
 from outgrow.adapters.mlflow.sql_source import SqlSource
 from outgrow.filters import EVERY_PART, Filter, Parts
@@ -85,7 +88,7 @@ COLUMNS = {
 }
 
 
-def fill(uri: str, count: int) -> None:
+def fill(uri: str, count: int, then: str = "SELECT 1") -> None:
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri)
@@ -102,14 +105,31 @@ def fill(uri: str, count: int) -> None:
                     values = ", ".join(f":{name}" for name in names)
                     statement = sqlalchemy.text(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({values})")
                     connection.execute(statement, dict(zip(names, full, strict=True)))
+        connection.exec_driver_sql(then)
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = fresh_sqlite(tmp_path_factory.mktemp("listing") / "mlflow.db")
+    fill(uri, 120)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientSource]:
+    uri = fresh_sqlite(tmp_path_factory.mktemp("client") / "mlflow.db")
+    # What MLflow itself cannot read.
+    told = ("status", "'KILLED'"), ("user_id", "''"), ("start_time", "7")
+    fill(uri, 40, f"UPDATE runs SET {', '.join(f'{c} = coalesce({c}, {v})' for c, v in told)}")
+    with ClientSource(parse(f"mlflow:{uri}?outgrow.via=client")) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlSource]:
+def source(request: pytest.FixtureRequest) -> Iterator[SqlSource]:
     if request.param == "sqlite":
-        uri = fresh_sqlite(tmp_path_factory.mktemp("listing") / "mlflow.db")
-        fill(uri, 120)
+        uri = request.getfixturevalue("sqlite")
     else:
         try:
             uri = fresh_postgres()
@@ -120,12 +140,12 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield opened
 
 
-def experiment_of(source: SqlSource) -> Experiment:
+def experiment_of(source: Source) -> Experiment:
     return next(e for e in source.experiments() if e.name == "digits")
 
 
 @cache
-def runs_of(source: SqlSource) -> list[Run]:
+def runs_of(source: Source) -> list[Run]:
     return list(source.runs(experiment_of(source)))
 
 
@@ -135,7 +155,7 @@ def same(run: Run, other: Run, parts: Parts) -> bool:
     }
 
 
-def check(source: SqlSource, where: Filter | None, parts: Parts) -> int:
+def check(source: Source, where: Filter | None, parts: Parts) -> int:
     """The list, filtered by its caller, is what the runs read whole are; how many runs came along in vain."""
     experiment = experiment_of(source)
     wanted = parts | where.parts if where else parts
@@ -224,6 +244,37 @@ def test_what_the_database_decides_is_what_the_filter_says(
 )
 def test_the_database_leaves_out_exactly_what_does_not_pass(source: SqlSource, expression: str) -> None:
     assert check(source, parse_filter(expression), Parts()) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@settings(max_examples=25, deadline=None)
+@given(expression=expressions, parts=parts_of_runs)
+def test_what_a_server_decides_is_what_the_filter_says(
+    client: ClientSource, expression: str, parts: Parts
+) -> None:
+    check(client, parse_filter(expression), parts)
+
+
+@pytest.mark.parametrize(
+    ("expression", "sent"),
+    [
+        (f'id == "{3:032x}"', ""),
+        ('status == "finished" and params.lr == "adam"', "params.`lr` = 'adam'"),
+        ('status != "running"', "attributes.status != 'RUNNING' AND attributes.status != 'SCHEDULED'"),
+        ('metrics["eval/accuracy"] >= 0.9', "metrics.`eval/accuracy` >= 0.9"),
+        ("-1 <= metrics.lr < 1", "metrics.`lr` >= -1.0 AND metrics.`lr` <= 1.0"),
+        ('tags.owner == "adam"', "tags.`owner` = 'adam'"),
+        ('name == "two"', ""),
+        ('tags.owner == "it\'s"', ""),
+        ('params.lr == "adam" or name == "two"', ""),
+        ("metrics.lr > 1e300", ""),
+    ],
+)
+def test_a_server_is_sent_what_it_understands(client: ClientSource, expression: str, sent: str) -> None:
+    where = parse_filter(expression)
+    assert sent in search_filter(where)
+    assert bool(sent) == bool(search_filter(where))
+    check(client, where, Parts(fields=frozenset({"name", "artifacts"})))
 
 
 def test_pages_of_lists_are_whole(source: SqlSource, monkeypatch: pytest.MonkeyPatch) -> None:
