@@ -17,8 +17,15 @@ from ..model import to_builtins
 
 
 def emit_json(data: Any) -> None:
-    """JSON on stdout. Times are ISO 8601; NaN and the infinities are tagged as in `model.to_builtins`."""
-    click.echo(json.dumps(to_builtins(data), indent=1, ensure_ascii=False, allow_nan=False, default=str))
+    """JSON on stdout. Times are ISO 8601; NaN and the infinities are tagged as in `model.to_builtins`.
+
+    Text is written as it is; where any of it is not valid Unicode, all that is not ASCII is escaped.
+    """
+    plain = to_builtins(data)
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        text = json.dumps(plain, indent=1, allow_nan=False, default=str)
+    click.echo(text)
 
 
 def heading(text: str) -> None:

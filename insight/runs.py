@@ -162,11 +162,19 @@ def column(values: Sequence[Any]) -> pa.Array:
     if kinds <= {bool}:
         return pa.array(values, pa.bool_() if kinds else pa.string())
     if kinds == {str}:
-        return pa.array(values, pa.string())
+        return _texts(values)
     if kinds <= {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
         return pa.array(values, pa.int64())
     if kinds <= {int, float}:
         return pa.array([None if v is None else float(v) for v in values], pa.float64(), from_pandas=False)
     if kinds <= {datetime}:
         return pa.array(values, pa.timestamp("us", tz="UTC"))
-    return pa.array([None if v is None else text_of(v) for v in values], pa.string())
+    return _texts([None if v is None else text_of(v) for v in values])
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    """What is not valid Unicode is replaced: Arrow holds none."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([v and v.encode("utf-8", "replace").decode() for v in values], pa.string())

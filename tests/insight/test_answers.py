@@ -1,6 +1,7 @@
 """Planted answers: the changed learning rate, the swapped data, the missing weights, the alias's run…"""
 
 import hashlib
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outgrow import insight
 from outgrow.adapters.base import Remover
+from outgrow.cli.printing import emit_json
 from outgrow.config import Advise, Policy, Retention
 from outgrow.errors import ConfigError, LocationError
 from outgrow.insight.diff import compare, parting_step
@@ -52,6 +54,15 @@ def test_columns_take_the_narrowest_type():
     assert types["params.lr"] == "double"
     assert types["params.mixed"] == "string"
     assert types["started_at"] == "timestamp[us, tz=UTC]"
+
+
+def test_text_that_is_not_unicode_is_listed(capsys):
+    held = source(run(1, name="bad \ud800 name", params={"p": ["\udfff"], "q": "größe"}))
+    (row,) = insight.runs(held, columns=["name", "params.*"]).to_pylist()
+    assert row["name"] == "bad ? name"
+    assert row["params.q"] == "größe"
+    emit_json(next(insight.select(held))[1])
+    assert json.loads(capsys.readouterr().out)["name"] == "bad \ud800 name"
 
 
 def test_an_unknown_column_or_experiment_is_refused_with_what_is_known():
