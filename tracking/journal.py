@@ -182,11 +182,25 @@ def _lock(file: int, kind: int) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder, unless it is there. `Path.mkdir` also fails for one that is removed meanwhile."""
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.is_dir():
+                return
+            if os.path.lexists(folder):
+                raise  # a file is in the way
+        else:
+            return
+
+
 def _locked_for_writing(folder: Path) -> int:
     """Make the folder and lock it, shared. Waits while another process looks at the lock, or removes
     the folder, both of which take moments."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             file = os.open(folder / WRITER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:

@@ -175,8 +175,7 @@ def _folder(settings: Config, run_id: str) -> tuple[Path, Config]:
     """The journal's folder; elsewhere, with a warning, where the configured place cannot be written."""
     root = settings.journal
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / run_id).mkdir(exist_ok=True)
+        journal.make_folder(root / run_id)
         os.utime(root)  # tells a running delivery process to look again
         return root / run_id, settings
     except OSError as error:

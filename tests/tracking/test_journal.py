@@ -227,3 +227,30 @@ def test_a_look_at_the_lock_does_not_keep_a_writer_from_it(tmp_path: Path) -> No
     assert journal.has_writer(folder)
     opened[0].close()
     assert not journal.has_writer(folder)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "journal" / "run"
+    folder.mkdir(parents=True)
+    real = Path.is_dir
+
+    def removed_first(path: Path) -> bool:
+        monkeypatch.undo()
+        path.rmdir()
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_dir", removed_first)
+    journal.make_folder(folder)
+    assert folder.is_dir()
+    journal.make_folder(folder)
+    folder.rmdir()
+    folder.write_text("in the way")
+    with pytest.raises(FileExistsError):
+        journal.make_folder(folder)
+    folder.with_name("nowhere").symlink_to("missing")
+    with pytest.raises(FileExistsError):
+        journal.make_folder(folder.with_name("nowhere"))
+    with pytest.raises(OSError, match="Not a directory"):
+        journal.make_folder(folder / "below")
