@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,19 @@ from outgrow.locations import open_source
 from outgrow.model import Run
 from outgrow.tracking.journal import journals
 from outgrow.tracking.sync import sync
+
+
+@contextlib.contextmanager
+def without_comet() -> Iterator[None]:
+    """For the import of what imports Comet's SDK where it finds it, which then also logs MLflow's runs."""
+    if "comet_ml" in sys.modules:
+        yield
+        return
+    sys.modules["comet_ml"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["comet_ml"]
 
 
 @dataclass

@@ -16,6 +16,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="Accelerate is not installed")
 
+with framework_runs.without_comet():
+    import transformers.integrations.integration_utils
+
 from outgrow.tracking.integrations import TransformersCallback  # noqa: E402
 from outgrow.tracking.integrations.transformers import metric_names  # noqa: E402
 
