@@ -1,6 +1,6 @@
-"""A Neptune export of 100 million points into the archive: points a second, and memory.
+"""A Neptune export of 100 million points into the archive or W&B folders: points a second, and memory.
 
-    python benchmarks/neptune_memory.py [--points 100_000_000] [--runs 10] [--series 100]
+    python benchmarks/neptune_memory.py [--points 100_000_000] [--runs 10] [--series 100] [--target archive]
 
 The export is generated first, in part files of about the exporter's size. The copy runs in a process
 of its own; its resident size is printed as it goes and must not grow with the number of points.
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--series", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--target", choices=("archive", "wandb"), default="archive")
     asked = parser.parse_args()
     each = asked.points // (asked.runs * asked.series)
     total = asked.runs * asked.series * each
@@ -87,8 +88,8 @@ def main() -> None:
             export(folder / "export", asked.runs, asked.series, each)
         size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
         print(f"{total:,} points in {asked.runs} runs, {size / 1e6:,.0f} MB", flush=True)
-        places = (f"neptune:{folder / 'export'}", f"archive:{folder / 'archive'}")
-        with results.timed("outgrow copy → archive, the whole command", total):
+        places = (f"neptune:{folder / 'export'}", f"{asked.target}:{folder / 'target'}")
+        with results.timed(f"outgrow copy → {asked.target}, the whole command", total):
             process = subprocess.Popen(
                 [*OUTGROW, "copy", *places, "--workers", str(asked.workers)],
                 cwd=folder,
