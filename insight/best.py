@@ -20,6 +20,8 @@ from ..reading import Floats, number, open_location, select, suggestion
 MIN_RUNS = 10
 """Fewer runs than this say nothing about which param mattered."""
 _HALVES = 100
+_SAMPLE = 5_000
+"""Runs that importance is computed from; a random choice of more adds time, not knowledge."""
 _BINS = 12
 _SEED = 0
 
@@ -137,6 +139,12 @@ class _Tried:
     numbers: Floats | None
     words: list[str]
 
+    def only(self, runs: npt.NDArray[np.intp]) -> _Tried:
+        """Of these runs alone."""
+        if self.numbers is not None:
+            return _Tried(self.name, self.numbers[runs], [])
+        return _Tried(self.name, None, [self.words[i] for i in runs])
+
     @property
     def varies(self) -> bool:
         """More than one value, and not another word in every run."""
@@ -158,15 +166,21 @@ def _tried(runs: Sequence[Run]) -> Iterator[_Tried]:
 
 
 def _importance(varied: Sequence[_Tried], scores: Floats) -> list[Importance]:
+    random = np.random.default_rng(_SEED)
+    if len(scores) > _SAMPLE:
+        sample = np.sort(random.choice(len(scores), _SAMPLE, replace=False))
+        scores, varied = scores[sample], [tried.only(sample) for tried in varied]
     if not varied or not np.ptp(scores) > 0:
         return []
     rank = _ranks(scores)
     rank = ((rank - rank.mean()) / rank.std()).astype(np.float32)
     count, half = len(rank), len(rank) // 2
-    random = np.random.default_rng(_SEED)
     chosen = np.zeros((_HALVES, count), np.float32)
     for row in chosen:
         row[random.permutation(count)[:half]] = 1
+    chosen = chosen[np.array([np.ptp(rank[row > 0]) > 0 for row in chosen])]  # all equal: nothing to explain
+    if not len(chosen):
+        return []
     of_total = (chosen @ rank, chosen @ rank**2)
     total = of_total[1] - of_total[0] ** 2 / half
     result = []
@@ -177,7 +191,8 @@ def _importance(varied: Sequence[_Tried], scores: Floats) -> list[Importance]:
         between = (sums**2 / np.maximum(sizes, 1)).sum(axis=1) - of_total[0] ** 2 / half
         within = (total - between) / np.maximum(half - used, 1)
         shares = (between - (used - 1) * within) / total  # what chance alone would explain is taken off
-        low, share, high = np.clip([np.percentile(shares, 5), shares.mean(), np.percentile(shares, 95)], 0, 1)
+        low, high = np.clip(np.percentile(shares, [5, 95]), 0, 1)
+        share = np.clip(shares.mean(), low, high)
         result.append(Importance(param=tried.name, share=float(share), low=float(low), high=float(high)))
     return sorted(result, key=lambda item: (-item.share, item.param))
 

@@ -239,6 +239,13 @@ def test_importance_is_the_share_that_a_param_explains_alone():
     assert tried["kind"].tried == "a, b, c"
 
 
+@pytest.mark.parametrize("count", [12, 6_000])
+def test_importance_of_a_metric_that_hardly_varies(count):
+    runs = [run(i, params={"p": i}, summary={"acc": float(i == 0)}) for i in range(count)]
+    for item in insight.best(source(*runs), "acc").importance:
+        assert 0 <= item.low <= item.share <= item.high <= 1
+
+
 def test_few_runs_say_nothing_about_params():
     result = insight.best(source(*sweep(5)), "acc")
     assert result.importance == []
