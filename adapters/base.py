@@ -50,6 +50,8 @@ MARK_KEY = "outgrow.complete"
 """Tag of a copied run that is complete, written last: the mark given to `RunWriter.finish`."""
 NATIVE_MARK = "native"
 """`Copy.mark` of a run that was recorded here and is no copy."""
+LIVE_MARK = "live"
+"""The mark of a run that `outgrow.tracking` delivered here itself, to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,11 @@ class Copy:
     run_id: str
     mark: str | None = None
     url: str | None = None
+
+    @property
+    def home(self) -> bool:
+        """Whether the run is here of itself: no copy has to bring anything."""
+        return self.mark in (NATIVE_MARK, LIVE_MARK)
 
 
 class _Closing:

@@ -189,8 +189,10 @@ class _Checker:
 
     def _home(self, identity: str) -> bool:
         """Whether the run was recorded in the target itself."""
+        if (copy := self.copies.get(identity)) is not None:
+            return copy.home
         twin = self.twins.get(identity)
-        return twin is not None and twin.run.origin is None and identity not in self.copies
+        return twin is not None and twin.run.origin is None
 
     def _compare_experiment(self, experiment: Experiment, twin: Experiment) -> Iterator[Difference]:
         what = f"experiments/{experiment.name}"

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..adapters.base import Capabilities, Copy, Sink, Source
 from ..adapters.fit_stream import Losses, Stream
 from ..adapters.restored import Restored
+from ..model import Artifact
 from .ids import Ids
 from .report import Event
 
@@ -33,6 +34,8 @@ class Context:
     """The reading side of the target; the caller closes it."""
     target_rows: Callable[[Stream, Copy], Iterable[pa.RecordBatch]]
     """Rows of a run in the target, for a platform that appends what is sent again."""
+    target_artifacts: Callable[[Copy], list[Artifact]]
+    """Artifact versions of a run in the target."""
 
     def check_stop(self) -> None:
         """Raises `Interrupted`."""

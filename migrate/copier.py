@@ -17,7 +17,7 @@ from ..adapters.base import Copy, Sink, Source
 from ..adapters.fit_stream import Stream
 from ..adapters.restored import Restored, restored
 from ..filters import Filter
-from ..model import Run
+from ..model import Artifact, Run
 from .context import Context, Interrupted
 from .engine import Engine
 from .ids import MAP_KINDS, Ids
@@ -123,7 +123,8 @@ def _copy(
         stop=threading.Event(),
         event=_Events(on_event, progress, started),
         open_target=open_target,
-        target_rows=_ReadBack(open_target).rows,
+        target_rows=(read_back := _ReadBack(open_target)).rows,
+        target_artifacts=read_back.artifacts,
     )
     only = None
     if retry_failed:
@@ -217,6 +218,11 @@ class _ReadBack:
             run = self._find(source, copy.run_id)
             if run is not None:
                 yield from reader(source, stream)(run)
+
+    def artifacts(self, copy: Copy) -> list[Artifact]:
+        with self._open() as source:
+            run = self._find(source, copy.run_id)
+            return list(source.artifacts(run)) if run is not None else []
 
     def _find(self, source: Source, run_id: str) -> Run | None:
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from ..adapters.base import NATIVE_MARK, Copy
+from ..adapters.base import LIVE_MARK, Copy
 from ..adapters.batches import Fingerprint
 from ..adapters.fit import KeyMap, fit_experiment
 from ..adapters.fit_stream import STREAMS, fingerprint
@@ -296,7 +296,9 @@ class Engine:
         self, base: RunOutcome, run: Run, experiment: Experiment, existing: Copy | None
     ) -> tuple[RunOutcome, Written | None]:
         here = existing and replace(base, run_id=existing.run_id, url=existing.url, mark=existing.mark)
-        if existing and here and existing.mark == NATIVE_MARK:
+        if existing and here and existing.home:
+            if existing.mark == LIVE_MARK and run.id in self._versions:
+                self._pair_artifacts(run, existing)
             return replace(here, state="home"), None
         raw = self.source.raw(run)
         stats = self.source.source.stats(raw)
@@ -341,6 +343,16 @@ class Engine:
             ),
             written,
         )
+
+    def _pair_artifacts(self, run: Run, twin: Copy) -> None:
+        """Versions that are registered in the source only find their artifacts in a run that was
+        logged live to both sides: by name, where one has it."""
+        here: dict[str, list[str]] = {}
+        for artifact in self.context.target_artifacts(twin):
+            here.setdefault(artifact.name, []).append(artifact.id)
+        for artifact in self.source.artifacts(run):
+            if len(found := here.get(artifact.name, [])) == 1:
+                self.ids.made("artifact", artifact.id, found[0])
 
     def _unchanged(self, run: Run, mark: Mark) -> bool:
         """A finished run is known by its record; a running one is read to its end."""

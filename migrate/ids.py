@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import Literal
 
-from ..adapters.base import NATIVE_MARK, Copy, Sink
+from ..adapters.base import Copy, Sink
 from ..model import Origin, Run
 
 MAP_KINDS: tuple[Literal["artifact", "loose"], ...] = ("artifact", "loose")
@@ -58,7 +58,7 @@ class Ids:
     def home(self, source_run: str) -> bool:
         """Whether the run was recorded in the target itself."""
         copy = self.existing(self.identity(source_run))
-        return copy is not None and copy.mark == NATIVE_MARK
+        return copy is not None and copy.home
 
     def run(self, source_run: str | None) -> str | None:
         """The target's id of a run, if it is there."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 
-from ..adapters.base import NATIVE_MARK, Capabilities, RunStats, Sink, Source
+from ..adapters.base import Capabilities, RunStats, Sink, Source
 from ..adapters.fit import KeyMap, Loss, fit_experiment, fit_model, fit_run
 from ..adapters.fit_stream import STREAMS, Losses
 from ..adapters.restored import Restored, restored
@@ -181,7 +181,7 @@ class _Planner:
         copy = self.ids.existing(identity)
         if copy is None:
             return "new"
-        if copy.mark == NATIVE_MARK:
+        if copy.home:
             return "home"
         return "complete" if Mark.parse(copy.mark) else "begun"
 

@@ -6,7 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..adapters.fit import Loss, fit_model
+from ..adapters.base import LIVE_MARK
+from ..adapters.fit import Loss, fit_key, fit_model
 from ..errors import OutgrowError
 from ..model import Experiment, ModelVersion, Origin, RegisteredModel, digest
 from .context import Context
@@ -50,29 +51,39 @@ class BeyondRuns:
     # --- registry --------------------------------------------------------------------------
 
     @cached_property
+    def _here(self) -> list[tuple[str, str, ModelVersion]]:
+        """Kind and name of the model, and each version, of the target."""
+        with closing(self.context.open_target()) as target:
+            return [(m.kind, m.name, version) for m in target.registry() for version in m.versions]
+
+    @cached_property
     def _native(self) -> dict[tuple[str, str, str], ModelVersion]:
         """The target's versions without a run, by kind, name and number."""
-        with closing(self.context.open_target()) as target:
-            return {
-                (model.kind, model.name, version.version): version
-                for model in target.registry()
-                for version in model.versions
-                if version.run is None
-            }
+        return {(kind, name, v.version): v for kind, name, v in self._here if v.run is None}
+
+    @cached_property
+    def _of_runs(self) -> set[tuple[str, str, str]]:
+        """Kind, name and run of the target's versions."""
+        return {(kind, name, version.run) for kind, name, version in self._here if version.run is not None}
 
     def _home(self, model: RegisteredModel, version: ModelVersion) -> bool:
         """Whether the version was registered in the target itself: it is left alone there.
 
         One without a run says nothing of where it is from: the same facts under the same number
-        are taken for the same version.
+        are taken for the same version. A run that was logged live to both sides may have been
+        registered on one only.
         """
-        if version.run is not None:
-            return self.context.ids.home(version.run)
-        native = self._native.get((model.kind, model.name, version.version))
-        return native is not None and (
-            native.created_at == version.created_at
-            or (native.tags, native.description) == (version.tags, version.description)
-        )
+        if version.run is None:
+            native = self._native.get((model.kind, model.name, version.version))
+            return native is not None and (
+                native.created_at == version.created_at
+                or (native.tags, native.description) == (version.tags, version.description)
+            )
+        twin = self.context.ids.existing(self.context.ids.identity(version.run))
+        if twin is None or twin.mark != LIVE_MARK:
+            return twin is not None and twin.home
+        name = fit_key(model.name, self.caps.model_name)
+        return (model.kind, name, twin.run_id) in self._of_runs
 
     def _registry(self) -> None:
         known = self.ledger.remembered(*self.where, "model")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..adapters.base import Copy, Sink, Source
+from ..adapters.base import LIVE_MARK, Copy, Sink, Source
 from ..adapters.fit import fit_experiment
 from ..adapters.fit_stream import Stream
 from ..adapters.replay import Replay
@@ -29,7 +29,6 @@ from .writing import Writing
 
 PLATFORM = "outgrow"
 """`Origin.platform` of a run that live logging recorded."""
-LIVE_MARK = "live"
 
 
 class Delivery:

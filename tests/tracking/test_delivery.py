@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from outgrow.adapters.base import LIVE_MARK
 from outgrow.config import Config
 from outgrow.errors import CredentialsError, Unavailable
 from outgrow.locations import open_sink, open_source
 from outgrow.model import Status
 from outgrow.testing.memory import Faults, MemorySink, capabilities
 from outgrow.tracking import journal, state
-from outgrow.tracking.delivery import LIVE_MARK, Delivery
+from outgrow.tracking.delivery import Delivery
 from outgrow.tracking.report import report
 from outgrow.tracking.start import start_run
 from outgrow.tracking.sync import sync
