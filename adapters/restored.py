@@ -123,8 +123,7 @@ class Restored(Source):
 
         A run whose origin record is damaged is listed as it is; reading it raises the error.
         """
-        source = self.source
-        listed = source.listed(experiment, where, EVERY_PART) if where else source.runs(experiment)
+        listed = self.source.listed(experiment, where, EVERY_PART) if where else self.source.runs(experiment)
         for run in self._restored(listed, experiment):
             if where is None or where(run, self.experiment_of(run, experiment).name):
                 yield run
