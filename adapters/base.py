@@ -397,7 +397,8 @@ class Sink(_Closing, ABC):
         """Make the model and its versions exist here; source version → version here.
 
         `ModelVersion.extra["outgrow"]["origin_version"]` holds the source's own number. Repeating
-        it adds nothing twice.
+        it adds nothing twice. Versions that are here and not in `model` stay; an alias given to
+        another leaves them.
         """
         raise Unsupported("this platform has no registry")
 

@@ -8,7 +8,7 @@ in a way that is told from the platform's own doing: it comes back as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -171,3 +171,13 @@ def _merged_datasets(record: OriginRecord, current: Run) -> list[DatasetUse]:
 
 def _facts(uses: list[DatasetUse]) -> list[tuple[object, ...]]:
     return sorted(((use.name, use.digest, use.context) for use in uses), key=repr)
+
+
+def losing_aliases(staying: Iterable[ModelVersion], coming: Iterable[ModelVersion]) -> list[ModelVersion]:
+    """Those registered versions that lose an alias to one that comes, without it: an alias names one version."""
+    given = {alias for version in coming for alias in version.aliases}
+    return [
+        replace(version, aliases=[alias for alias in version.aliases if alias not in given])
+        for version in staying
+        if given.intersection(version.aliases)
+    ]

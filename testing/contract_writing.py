@@ -225,6 +225,24 @@ class WritingContract(Contract):
                 if (wanted := first.models.get((model.kind, model.name))) is not None:
                     assert len(model.versions) == len(wanted.versions)
 
+    def test_an_alias_moves_to_the_version_that_comes_with_it(self, place: Place, suffix: str) -> None:
+        with place.sink() as sink:
+            if not sink.capabilities.native("registry_aliases"):
+                pytest.skip("no aliases of registered versions")
+        source = hostile.renamed(records.history(2, platform="contract"), suffix)
+        (model,) = source.models
+        first, second = model.versions[:2]
+        source.models = [replace(model, versions=[replace(first, aliases=["champion", "old"])])]
+        expected, _ = written(place, source)
+        source.models = [replace(model, versions=[replace(second, aliases=["champion"])])]
+        written(place, source)
+        names = {name for _, name in expected.models}
+        with place.source() as back:
+            held = [v for m in back.registry() if m.name in names for v in m.versions]
+        assert sorted((v.version, a) for v in held for a in v.aliases if a in ("champion", "old")) == sorted(
+            [(min(v.version for v in held), "old"), (max(v.version for v in held), "champion")]
+        )
+
     def test_traces_and_evaluation_datasets(self, place: Place, suffix: str) -> None:
         source = hostile.load("traces", suffix)
         origin = Origin(platform=source.location.platform, run_id="")

@@ -24,6 +24,7 @@ from ..adapters.base import (
 )
 from ..adapters.fit import FittedRun, Loss, fit_experiment, fit_file, fit_key, fit_model, fit_run
 from ..adapters.fit_points import fit_points
+from ..adapters.merge import losing_aliases
 from ..adapters.paths import checked
 from ..adapters.replay import Replay
 from ..errors import Rejected, TargetFull, Unsupported, Vanished
@@ -205,6 +206,8 @@ class MemorySink(Sink):
                     target = version.version
                 versions[number] = replace(version, version=target)
                 numbers[number] = target
+            staying = [v for number, v in versions.items() if number not in numbers]
+            versions |= {_source_number(v): v for v in losing_aliases(staying, model.versions)}
             self._models[slot] = replace(here, versions=list(versions.values()))
         return numbers
 

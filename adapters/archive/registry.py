@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ...model import ModelVersion, RegisteredModel
 from ..fit import short_hash
+from ..merge import losing_aliases
 from .records import origin_version
 
 
@@ -22,7 +23,8 @@ class Merged:
 
 
 def merge(here: RegisteredModel | None, model: RegisteredModel) -> Merged:
-    """Versions keep their numbers, unless another platform's model of that name has it already."""
+    """Versions keep their numbers, unless another platform's model of that name has it already. An alias
+    leaves a version that is here for one that comes with it."""
     facts = replace(model, versions=[])
     versions = {version.version: version for version in here.versions} if here else {}
     changed: list[ModelVersion] = []
@@ -34,6 +36,10 @@ def merge(here: RegisteredModel | None, model: RegisteredModel) -> Merged:
         if versions.get(number) != new:
             versions[number] = new
             changed.append(new)
+    staying = [v for number, v in versions.items() if number not in numbers.values()]
+    for version in losing_aliases(staying, model.versions):
+        versions[version.version] = version
+        changed.append(version)
     return Merged(
         replace(facts, versions=list(versions.values())),
         changed,

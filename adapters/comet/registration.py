@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from ...model import File, ModelVersion, RegisteredModel, to_json
+from ..merge import losing_aliases
 from .api import Refused
 from .artifacts import Artifacts, send_asset, spooled
 from .assets import REGISTERED, Asset, asset_of, files_of, own
@@ -20,12 +23,30 @@ from .registry import (
     metadata_for,
     metadata_of,
     ordered,
+    own_version,
     payload_of,
     semantic,
 )
 from .remote import Remote
 
 _PREFIX = "models/"
+
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A version that is registered: its number here, and what its metadata keeps."""
+
+    number: str
+    item: str
+    metadata: dict[str, Any]
+
+    @property
+    def version(self) -> ModelVersion | None:
+        """As it was registered by us."""
+        return own_version(self.metadata)
 
 
 class Registration:
@@ -41,34 +62,41 @@ class Registration:
     def register(self, model: RegisteredModel) -> Mapping[str, str]:
         numbers: dict[str, str] = {}
         there = self._there(model.name)
-        taken = set(there.values())
+        taken = {here.number for here in there.values()}
         for version in model.versions:
             own = version.extra.get("outgrow", {}).get("origin_version", version.version)
             source = str(own)
-            if source in there:
-                numbers[source] = there[source]
+            if (here := there.get(source)) is not None:
+                numbers[source] = here.number
+                self._write(here.item, metadata_for(model, version, source), here.metadata)
                 continue
             number = self._number(version.version, taken)
             self._create(model, version, number, source)
             taken.add(number)
             numbers[source] = number
+        for source, here in there.items():
+            staying = [here.version] if source not in numbers and here.version else []
+            for left in losing_aliases(staying, model.versions):
+                self._write(here.item, metadata_for(model, left, source), here.metadata)
         if not model.versions and not there:
             # Comet knows no model without a version: a hidden one stands in.
             self._create(model, ModelVersion(model=model.name, version="0.0.0"), "0.0.0", NO_VERSION)
         return numbers
 
-    def _there(self, name: str) -> dict[str, str]:
-        """Source version → version here, of what is registered already."""
+    def _there(self, name: str) -> dict[str, _Here]:
+        """Source version → what is registered here already."""
         try:
             details = self.api.get(
                 "registry-model/details", workspaceName=self.project.workspace, modelName=name
             )
         except Refused:
             return {}
-        found: dict[str, str] = {}
+        found: dict[str, _Here] = {}
         for item in details.get("versions") or ():
-            kept = metadata_of(self.remote, item)
-            found[str(kept.get(SOURCE_VERSION, item["version"]))] = str(item["version"])
+            here = _Here(
+                str(item["version"]), str(item["registryModelItemId"]), metadata_of(self.remote, item)
+            )
+            found[str(here.metadata.get(SOURCE_VERSION, here.number))] = here
         return found
 
     @staticmethod
@@ -89,10 +117,12 @@ class Registration:
         made = self.api.post(
             "write/registry-model/item/create", payload_of(model, version, key, name, number)
         )
-        entries = metadata_for(model, version, source)
-        self.api.post(
-            f"write/registry-model/item/{made['registryModelItemId']}/metadata", {"metadata": entries}
-        )
+        self._write(str(made["registryModelItemId"]), metadata_for(model, version, source))
+
+    def _write(self, item: str, entries: list[dict[str, Any]], present: Mapping[str, Any] = EMPTY) -> None:
+        """Metadata of a version, where it differs from what is present."""
+        if any(present.get(entry["key"]) != entry["value"] for entry in entries):
+            self.api.post(f"write/registry-model/item/{item}/metadata", {"metadata": entries})
 
     def _keeper(self, model: RegisteredModel) -> str:
         """An experiment for versions that belong to no run, which Comet does not know; sources hide it."""

@@ -103,11 +103,18 @@ def metadata_of(remote: Remote, item: Mapping[str, Any]) -> dict[str, Any]:
     return {str(entry["key"]): entry.get("value") for entry in found.get("metadata") or ()}
 
 
+def own_version(metadata: Mapping[str, Any]) -> ModelVersion | None:
+    """The version as outgrow registered it, if it did."""
+    own: ModelVersion | None = _read(metadata.get(OWN_VERSION), ModelVersion)
+    return own
+
+
 def _version(model: str, item: Mapping[str, Any], metadata: dict[str, Any]) -> ModelVersion:
     made = item.get("experimentModel") or {}
     labels = [str(tag) for tag in item.get("tags") or item.get("stages") or ()]
-    own: ModelVersion | None = _read(metadata.pop(OWN_VERSION, None), ModelVersion)
-    metadata = {key: value for key, value in metadata.items() if key not in (OWN_MODEL, SOURCE_VERSION)}
+    own = own_version(metadata)
+    ours = (OWN_VERSION, OWN_MODEL, SOURCE_VERSION)
+    metadata = {key: value for key, value in metadata.items() if key not in ours}
     version = ModelVersion(
         model=model,
         version=str(item["version"]),

@@ -15,6 +15,7 @@ from ...errors import Corrupt, LocationError, Vanished
 from ...locations import Location
 from ...model import Experiment, Origin, RegisteredModel, Run, from_json, to_json
 from ..base import NATIVE_MARK, Capabilities, Copy, RunWriter, Sink, Source, Throughput
+from ..merge import losing_aliases
 from .capabilities import LOCAL
 from .folder import FolderWriter, Target, disk_errors
 from .layout import SIDECAR
@@ -112,7 +113,9 @@ class FolderSink(Sink):
             if path.exists():
                 here = from_json(path.read_text(encoding="utf-8"), RegisteredModel)
                 versions = {v.version: v for v in here.versions}
-            versions |= {v.version: v for v in model.versions}
+            coming = {v.version: v for v in model.versions}
+            staying = [v for number, v in versions.items() if number not in coming]
+            versions |= {v.version: v for v in losing_aliases(staying, model.versions)} | coming
             _write(path, to_json(replace(model, versions=list(versions.values()))))
         return {
             str(v.extra.get("outgrow", {}).get("origin_version", v.version)): v.version
