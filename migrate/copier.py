@@ -113,7 +113,11 @@ def _copy(
 ) -> CopyReport:
     started = time.monotonic()
     places = (str(source.location), str(sink.location))
+    copies = list(sink.copies())
+    if not copies:
+        ledger.forget(*places)  # the target is new, or was emptied since
     ids = Ids(sink, source.location.platform, {kind: ledger.remembered(*places, kind) for kind in MAP_KINDS})
+    ids.load(copies)
     open_target = target_source or (lambda: source_of_sink(sink))
     context = Context(
         source=source,

@@ -84,7 +84,6 @@ class Engine:
 
     def run(self) -> None:
         """Copy everything selected. Raises only what stops the listing before anything was done."""
-        self.ids.load(self.sink.copies())
         self.experiments = self.selection.listed(self.source)
         self._experiment_names = KeyMap(self.caps.experiment_name, (e.name for e in self.experiments))
         schedule = Schedule(self.ids, inputs=self.caps.native("artifact_inputs"))

@@ -148,6 +148,11 @@ class Ledger:
                 [(source, target, kind, key, value) for key, value in values.items()],
             )
 
+    def forget(self, source: str, target: str) -> None:
+        """Drop what `remember` kept of a target."""
+        with self._lock, self._db:
+            self._db.execute("DELETE FROM maps WHERE source = ? AND target = ?", (source, target))
+
     def remembered(self, source: str, target: str, kind: str) -> dict[str, str]:
         with self._lock:
             found = self._db.execute(

@@ -51,20 +51,10 @@ class BeyondRuns:
     # --- registry --------------------------------------------------------------------------
 
     @cached_property
-    def _here(self) -> list[tuple[str, str, ModelVersion]]:
-        """Kind and name of the model, and each version, of the target."""
+    def _here(self) -> dict[tuple[str, str], list[ModelVersion]]:
+        """The target's versions, by kind and name of the model."""
         with closing(self.context.open_target()) as target:
-            return [(m.kind, m.name, version) for m in target.registry() for version in m.versions]
-
-    @cached_property
-    def _native(self) -> dict[tuple[str, str, str], ModelVersion]:
-        """The target's versions without a run, by kind, name and number."""
-        return {(kind, name, v.version): v for kind, name, v in self._here if v.run is None}
-
-    @cached_property
-    def _of_runs(self) -> set[tuple[str, str, str]]:
-        """Kind, name and run of the target's versions."""
-        return {(kind, name, version.run) for kind, name, version in self._here if version.run is not None}
+            return {(model.kind, model.name): model.versions for model in target.registry()}
 
     def _home(self, model: RegisteredModel, version: ModelVersion) -> bool:
         """Whether the version was registered in the target itself: it is left alone there.
@@ -74,16 +64,20 @@ class BeyondRuns:
         registered on one only.
         """
         if version.run is None:
-            native = self._native.get((model.kind, model.name, version.version))
-            return native is not None and (
-                native.created_at == version.created_at
-                or (native.tags, native.description) == (version.tags, version.description)
+            return any(
+                native.run is None
+                and native.version == version.version
+                and (
+                    native.created_at == version.created_at
+                    or (native.tags, native.description) == (version.tags, version.description)
+                )
+                for native in self._here.get((model.kind, model.name), ())
             )
         twin = self.context.ids.existing(self.context.ids.identity(version.run))
         if twin is None or twin.mark != LIVE_MARK:
             return twin is not None and twin.home
-        name = fit_key(model.name, self.caps.model_name)
-        return (model.kind, name, twin.run_id) in self._of_runs
+        here = self._here.get((model.kind, fit_key(model.name, self.caps.model_name)), ())
+        return any(version.run == twin.run_id for version in here)
 
     def _registry(self) -> None:
         known = self.ledger.remembered(*self.where, "model")
@@ -99,7 +93,7 @@ class BeyondRuns:
             )
             self.losses.add(losses, runs=0)
             now = digest(fitted)
-            if known.get(f"{model.kind}/{model.name}") == now:
+            if known.get(f"{model.kind}/{model.name}") == now and not self.engine.again:
                 continue
             try:
                 self.sink.register(fitted)

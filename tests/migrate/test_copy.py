@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -94,6 +95,16 @@ def test_a_finished_run_that_was_changed_is_completed():
     assert migrate.copy(source, sink).counts == {"copied": 1}
     (run,) = (data.run for data in sink.source().by_run.values())
     assert run.description == "Looked at again."
+
+
+def test_a_target_that_was_deleted_is_filled_again(tmp_path):
+    source, target = records.history(runs=2), f"archive:{tmp_path / 'archive'}"
+    ledger = tmp_path / "ledger.db"
+    migrate.copy(source, target, ledger=ledger)
+    shutil.rmtree(tmp_path / "archive")
+    again = migrate.copy(source, target, ledger=ledger)
+    assert (again.counts, again.models, again.versions) == ({"copied": 2}, 1, 2)
+    assert migrate.check(source, target, deep=True).exit_code == 0
 
 
 def test_a_file_added_to_a_finished_run_is_found_and_copied_when_asked(sink, monkeypatch):
