@@ -1,7 +1,6 @@
 """The contract suite against a real MLflow tracking server over HTTP, artifacts proxied.
 
-Writing reads everything back. Limits and reading run without a server, in
-`test_mlflow_client_sqlite`; that a server is only read from is proven in `tests/mlflow/test_http.py`.
+The series that a server takes twenty seconds for are left to `test_mlflow_client_sqlite`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 from mlflow_server import MlflowServer, mlflow_server
-from outgrow.testing.contract import Place, WritingContract
+from outgrow.testing.contract import LimitsContract, Place, ReadingContract, WritingContract
 
 
 class ServerPlace(Place):
@@ -52,3 +51,11 @@ class TestServerWriting(WritingContract):
         "nonfinite:points": "MLflow stores infinities as the largest double",
         "same_names:run.deleted": "MLflow deletes the runs of an experiment with it",
     }
+
+
+class TestServerLimits(LimitsContract):
+    pass
+
+
+class TestServerReading(ReadingContract):
+    pass
