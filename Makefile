@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/outgrow demo
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 4
 
 lint: install
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ class Merged:
 
 def merge(here: RegisteredModel | None, model: RegisteredModel) -> Merged:
     """Versions keep their numbers, unless another platform's model of that name has it already. An alias
-    leaves a version that is here for one that comes with it."""
+    leaves a version that is here for one of the same platform that comes with it."""
     facts = replace(model, versions=[])
     versions = {version.version: version for version in here.versions} if here else {}
     changed: list[ModelVersion] = []
@@ -37,15 +37,22 @@ def merge(here: RegisteredModel | None, model: RegisteredModel) -> Merged:
             versions[number] = new
             changed.append(new)
     staying = [v for number, v in versions.items() if number not in numbers.values()]
-    for version in losing_aliases(staying, model.versions):
-        versions[version.version] = version
-        changed.append(version)
+    for platform in {_platform(version) for version in model.versions}:
+        coming = [v for v in model.versions if _platform(v) == platform]
+        for version in losing_aliases([v for v in staying if _platform(v) == platform], coming):
+            versions[version.version] = version
+            changed.append(version)
     return Merged(
         replace(facts, versions=list(versions.values())),
         changed,
         here is None or replace(here, versions=[]) != facts,
         numbers,
     )
+
+
+def _platform(version: ModelVersion) -> str:
+    """Where its run was first recorded: the ids of runs in an archive are identities."""
+    return (version.run or "").partition(":")[0]
 
 
 def _number(version: ModelVersion, versions: dict[str, ModelVersion]) -> str:

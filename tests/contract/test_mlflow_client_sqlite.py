@@ -36,6 +36,10 @@ def _short(request: pytest.FixtureRequest) -> None:
         )
 
 
+class TestClientReading(ReadingContract):
+    """First, while the database holds little: it reads all that is there."""
+
+
 class TestClientWriting(WritingContract):
     gaps: ClassVar = {
         "nonfinite:points": "MLflow stores infinities as the largest double",
@@ -44,10 +48,6 @@ class TestClientWriting(WritingContract):
 
 
 class TestClientLimits(LimitsContract):
-    pass
-
-
-class TestClientReading(ReadingContract):
     pass
 
 

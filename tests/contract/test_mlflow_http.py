@@ -46,16 +46,16 @@ def _short(request: pytest.FixtureRequest) -> None:
         pytest.skip("a server takes twenty seconds for it; the client on SQLite and test_http.py do the same")
 
 
-class TestServerWriting(WritingContract):
-    gaps: ClassVar = {
-        "nonfinite:points": "MLflow stores infinities as the largest double",
-        "same_names:run.deleted": "MLflow deletes the runs of an experiment with it",
-    }
+class TestServerReading(ReadingContract):
+    """First, while the server holds little: it reads all that is there."""
 
 
 class TestServerLimits(LimitsContract):
     pass
 
 
-class TestServerReading(ReadingContract):
-    pass
+class TestServerWriting(WritingContract):
+    gaps: ClassVar = {
+        "nonfinite:points": "MLflow stores infinities as the largest double",
+        "same_names:run.deleted": "MLflow deletes the runs of an experiment with it",
+    }
