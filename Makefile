@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/outgrow demo
 
 test: install
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
