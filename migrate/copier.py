@@ -119,6 +119,7 @@ def _copy(
     ids = Ids(sink, source.location.platform, {kind: ledger.remembered(*places, kind) for kind in MAP_KINDS})
     ids.load(copies)
     open_target = target_source or (lambda: source_of_sink(sink))
+    read_back = _ReadBack(open_target)
     context = Context(
         source=source,
         sink=sink,
@@ -127,7 +128,7 @@ def _copy(
         stop=threading.Event(),
         event=_Events(on_event, progress, started),
         open_target=open_target,
-        target_rows=(read_back := _ReadBack(open_target)).rows,
+        target_rows=read_back.rows,
         target_artifacts=read_back.artifacts,
     )
     only = None

@@ -55,20 +55,18 @@ class Ids:
         with self._lock:
             self._runs[identity] = run_id
 
-    def home(self, source_run: str) -> bool:
-        """Whether the run was recorded in the target itself."""
-        copy = self.existing(self.identity(source_run))
-        return copy is not None and copy.home
+    def twin(self, source_run: str) -> Copy | None:
+        """What the target had of a run, by its id in the source, before the copy."""
+        return self.existing(self.identity(source_run))
 
     def run(self, source_run: str | None) -> str | None:
         """The target's id of a run, if it is there."""
         if source_run is None:
             return None
-        identity = self.identity(source_run)
-        if (here := self._runs.get(identity)) is not None:
+        if (here := self._runs.get(self.identity(source_run))) is not None:
             return here
-        copy = self.existing(identity)
-        return None if copy is None else copy.run_id
+        twin = self.twin(source_run)
+        return None if twin is None else twin.run_id
 
     def artifact(self, source_artifact: str) -> str | None:
         return self._maps["artifact"].get(source_artifact)

@@ -73,9 +73,11 @@ class BeyondRuns:
                 )
                 for native in self._here.get((model.kind, model.name), ())
             )
-        twin = self.context.ids.existing(self.context.ids.identity(version.run))
-        if twin is None or twin.mark != LIVE_MARK:
-            return twin is not None and twin.home
+        twin = self.context.ids.twin(version.run)
+        if twin is None or not twin.home:
+            return False
+        if twin.mark != LIVE_MARK:
+            return True
         here = self._here.get((model.kind, fit_key(model.name, self.caps.model_name)), ())
         return any(version.run == twin.run_id for version in here)
 
