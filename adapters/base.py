@@ -385,6 +385,13 @@ class Sink(_Closing, ABC):
     def find(self, identity: str) -> Copy | None:
         """The copy of that run, or the run itself where it was recorded here (its mark is then `NATIVE_MARK`)."""
 
+    def native(self, run_id: str) -> Copy | None:
+        """The run of that id, here, where it was recorded here itself. Asked for each run of a source
+        of the same platform, so a sink that can look for it in one call does.
+        """
+        found = self.find(f"{self.location.platform}:{run_id}")
+        return found if found is not None and found.mark == NATIVE_MARK else None
+
     @abstractmethod
     def experiment(self, experiment: Experiment) -> str:
         """Make sure that it exists; its id here. Never changes an existing one's own facts."""

@@ -262,6 +262,9 @@ def coalesce(stream: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
                 held, count = [], 0
             held.append(part)
             count += part.num_rows
+            if count == rows:
+                yield _joined(held)
+                held, count = [], 0
     if held:
         yield _joined(held)
 

@@ -123,9 +123,12 @@ def ordinary(folder: Path, scale: float, peer: bool) -> None:
         unmark(database)
         if peer:
             _peer(results, folder, source, target, total)
-        _ceilings(results, source, target, total)
+        _read_ceiling(results, source)
+        began = _bare_loop(target, "before", runs, keys, steps)
         with results.timed("outgrow: server to server (REST)", total):
             copied(f"mlflow:{source}", f"mlflow:{target}", folder)
+        ended = _bare_loop(target, "after", runs, keys, steps)
+        results.add("ceiling: bare log_batch loop, 4 threads", 2 * (runs // 2) * keys * steps, began + ended)
         with results.timed("outgrow: database to database (SQL)", total):
             copied(
                 f"mlflow:sqlite:///{database}?{served}", f"mlflow:sqlite:///{folder}/sql/mlflow.db", folder
@@ -174,24 +177,35 @@ def _experiment(server: str, name: str) -> str:
     return str(MlflowClient(tracking_uri=server).create_experiment(name))
 
 
-def _ceilings(results: Results, source: str, target: str, total: int) -> None:
-    """What these two servers do for a client that does nothing else."""
+def _bare_loop(target: str, name: str, runs: int, keys: int, steps: int) -> float:
+    """Seconds that MLflow's client takes for the points of half of the runs and nothing else.
+
+    Half of them before the copy and half after it, for the store grows and the machine changes.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
     client = MlflowClient(tracking_uri=target)
-    home = _experiment(target, "ceiling")
-    count = min(total, 40_000)
-    ids = [client.create_run(home).info.run_id for _ in range(4)]
-    groups = [
-        (ids[at // BATCH % 4], [Metric(f"k{i % 20}", i / 7, 1_700_000_000_000 + at + i, at + i) for i in range(BATCH)])
-        for at in range(0, count, BATCH)
-    ]  # fmt: skip
-    with (
-        results.timed("ceiling: bare log_batch loop, 4 threads", len(groups) * BATCH),
-        ThreadPoolExecutor(4) as pool,
-    ):
-        list(pool.map(lambda group: client.log_batch(group[0], metrics=group[1]), groups))
+    home = _experiment(target, f"bare loop {name}")
+    ids = [client.create_run(home).info.run_id for _ in range(runs // 2)]
+
+    def write(call: tuple[str, int]) -> None:
+        run, at = call
+        points = range(at, min(at + BATCH, keys * steps))
+        metrics = [Metric(f"k{i // steps}", i / 7, 1_700_000_000_000 + i, i % steps) for i in points]
+        client.log_batch(run, metrics=metrics)
+
+    calls = [(run, at) for run in ids for at in range(0, keys * steps, BATCH)]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, calls))
+    return time.perf_counter() - began
+
+
+def _read_ceiling(results: Results, source: str) -> None:
+    """What the source does for a client that only reads."""
+    from mlflow import MlflowClient
+
     reader = MlflowClient(tracking_uri=source)
     bench = reader.get_experiment_by_name("bench")
     assert bench is not None

@@ -47,9 +47,8 @@ class Ids:
         """The run's copy in the target, or the run itself where it was recorded there."""
         if (copy := self._copies.get(identity)) is not None:
             return copy
-        if identity.partition(":")[0] == self._sink.location.platform:
-            return self._sink.find(identity)
-        return None
+        platform, _, run_id = identity.partition(":")
+        return self._sink.native(run_id) if platform == self._sink.location.platform else None
 
     def begun(self, identity: str, run_id: str) -> None:
         with self._lock:

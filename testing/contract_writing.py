@@ -80,6 +80,7 @@ class WritingContract(Contract):
             assert found is not None
             assert (found.identity, found.run_id, found.mark) == (identity, run_id, "mark-7")
             assert sink.find(identity + "-other") is None
+            assert sink.native(run_id) is None
 
     def test_chosen_ids_do_not_depend_on_the_sink(self, place: Place, suffix: str) -> None:
         with place.sink() as sink:

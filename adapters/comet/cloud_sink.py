@@ -82,13 +82,16 @@ class CloudSink(Sink):
         key = experiment_key(identity, self.project.id)
         if self.remote.metadata(key) and (copy := self._copy(key)):
             return copy
-        platform, _, key = identity.partition(":")
-        if platform == PLATFORM and key.isalnum():
-            found = self.remote.metadata(key)
-            place = (self.project.workspace, self.project.name)
-            if found and (found.get("workspaceName"), found.get("projectName")) == place:
-                return Copy(identity=identity, run_id=key, mark=NATIVE_MARK, url=self._url(key))
-        return None
+        platform, _, run_id = identity.partition(":")
+        return self.native(run_id) if platform == PLATFORM else None
+
+    def native(self, run_id: str) -> Copy | None:
+        found = self.remote.metadata(run_id) if run_id.isalnum() else None
+        place = (self.project.workspace, self.project.name)
+        if not found or (found.get("workspaceName"), found.get("projectName")) != place:
+            return None
+        identity = f"{PLATFORM}:{run_id}"
+        return Copy(identity=identity, run_id=run_id, mark=NATIVE_MARK, url=self._url(run_id))
 
     def _url(self, key: str) -> str:
         return f"{self.api.server}/{self.project.id}/{key}"

@@ -83,7 +83,7 @@ CLIENT = Capabilities(
     run_times="ms",
     version_numbers="sequential",
     replay="idempotent",
-    batch_points=10_000,
+    batch_points=BATCH_METRICS,
     writers=4,
 )
 """Through the REST API or the client, whatever the database behind it."""

@@ -16,13 +16,14 @@ from ...errors import Rejected, Vanished
 from .. import batches
 from .capabilities import BATCH_BYTES, BATCH_METRICS
 from .connection import Connection
+from .flow import Flow
 from .http import AJAX, API, Http
 from .records import LARGEST
 
 BULK_LIMIT = 25_000  # handlers.get_metric_history_bulk_handler: MAX_HISTORY_RESULTS, without paging
 PAGE_POINTS = 25_000
-READ_ROWS = 25_000
-"""Points a batch that is read holds at least, but for the last."""
+READ_ROWS = 1_000
+"""Points a batch that is read holds at least, but for the last: writing begins with the first."""
 
 
 class _Metric(msgspec.Struct, gc=False):
@@ -142,12 +143,13 @@ def _columns(metrics: Sequence[Any]) -> Columns:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def write_points(connection: Connection, run_id: str, batch: pa.RecordBatch) -> None:
+def write_points(connection: Connection, run_id: str, batch: pa.RecordBatch, flow: Flow) -> None:
     """Points as `batches.POINTS`, in calls of at most 1,000. Replay is idempotent on the server."""
     for part in batches.split(batch, BATCH_METRICS):
         if connection.http is not None:
-            for body in _bodies(run_id, part):
-                connection.http.post(f"{API}/runs/log-batch", body, f"writing points of run {run_id}")
+            for body, rows in _bodies(run_id, part):
+                with flow.call(rows):
+                    connection.http.post(f"{API}/runs/log-batch", body, f"writing points of run {run_id}")
         else:
             _store_points(connection, run_id, part)
 
@@ -168,8 +170,8 @@ def _plain(batch: pa.RecordBatch) -> tuple[pa.DictionaryArray, list[int], list[i
 _NONFINITE = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
 
 
-def _bodies(run_id: str, batch: pa.RecordBatch) -> Iterator[bytes]:
-    """JSON bodies of `runs/log-batch`, each below its limit in bytes."""
+def _bodies(run_id: str, batch: pa.RecordBatch) -> Iterator[tuple[bytes, int]]:
+    """JSON bodies of `runs/log-batch`, each below its limit in bytes, and their points."""
     keys, steps, times, values = _plain(batch)
     heads = [f'{{"key":{json.dumps(word)},"value":' for word in keys.dictionary.to_pylist()]
     texts = [repr(value) for value in values]
@@ -183,8 +185,8 @@ def _bodies(run_id: str, batch: pa.RecordBatch) -> Iterator[bytes]:
     parts = -(-size // BATCH_BYTES)
     per_part = -(-len(rows) // max(1, parts))
     for start in range(0, len(rows), per_part):
-        metrics = ",".join(rows[start : start + per_part])
-        yield f'{{"run_id":{json.dumps(run_id)},"metrics":[{metrics}]}}'.encode()
+        part = rows[start : start + per_part]
+        yield f'{{"run_id":{json.dumps(run_id)},"metrics":[{",".join(part)}]}}'.encode(), len(part)
 
 
 def _store_points(connection: Connection, run_id: str, batch: pa.RecordBatch) -> None:

@@ -14,6 +14,7 @@ from ..base import NATIVE_MARK, ORIGIN_KEY, Capabilities, Copy, RunWriter, Sink,
 from . import capabilities, entities, extras, records, registry
 from .artifacts import DIRECT_PATH, PROXIED_PATH
 from .connection import Connection
+from .flow import Flow
 from .writer import ClientWriter
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ClientSink(Sink):
         self.connection = Connection(location, writable=True)
         self.tracking = self.connection.tracking
         self.uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="mlflow-upload")
+        self.flow = Flow()
         server = self.connection.http is not None
         self.throughput = Throughput(
             path="tracking server, REST" if server else "MLflow client",
@@ -73,8 +75,9 @@ class ClientSink(Sink):
             if run.data.tags.get(ORIGIN_KEY) == identity:
                 return self._copy(run)
         platform, _, run_id = identity.partition(":")
-        if platform != records.PLATFORM:
-            return None
+        return self.native(run_id) if platform == records.PLATFORM else None
+
+    def native(self, run_id: str) -> Copy | None:
         try:
             with self.connection.calling(f"could not look for run {run_id}"):
                 run = self.tracking.get_run(run_id)
@@ -82,6 +85,7 @@ class ClientSink(Sink):
             return None
         if ORIGIN_KEY in run.data.tags:
             return None
+        identity = f"{records.PLATFORM}:{run_id}"
         return Copy(identity=identity, run_id=run_id, mark=NATIVE_MARK, url=self.run_url(run))
 
     def _search(self, filter_string: str) -> Iterator[Any]:

@@ -109,7 +109,7 @@ class ClientWriter(RunWriter):
             self.tracking.log_inputs(self.run_id, datasets=inputs)
 
     def points(self, batch: pa.RecordBatch) -> None:
-        write_points(self.connection, self.run_id, batch)
+        write_points(self.connection, self.run_id, batch, self.sink.flow)
 
     # --- files ------------------------------------------------------------------------------------
 

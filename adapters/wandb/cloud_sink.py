@@ -87,15 +87,13 @@ class ProjectSink(Sink):
         node = self.node(run_id_for(Origin(platform=platform, run_id=run_id)))
         if node is not None:
             return self._copy(node)
-        entity, _, rest = run_id.partition("/")
-        project, _, short = rest.partition("/")
-        if platform == self.location.platform and (entity, project) == (
-            self.project.entity,
-            self.project.name,
-        ):
-            node = self.node(short)
-            return None if node is None else self._copy(node)
-        return None
+        return self.native(run_id) if platform == self.location.platform else None
+
+    def native(self, run_id: str) -> Copy | None:
+        project, _, short = run_id.rpartition("/")
+        node = self.node(short) if project == self.project.path else None
+        copy = None if node is None else self._copy(node)
+        return copy if copy is not None and copy.mark == NATIVE_MARK else None
 
     def node(self, short: str) -> Mapping[str, Any] | None:
         """The run of that id, or None."""

@@ -176,6 +176,7 @@ def test_native_experiments_are_found_and_left_alone(session: Session) -> None:
         found = sink.find(f"comet:{run.id}")
         assert found is not None
         assert (found.run_id, found.mark) == (run.id, "native")
+        assert sink.native(run.id) == found
         assert sink.find(f"comet:{'z' * 32}") is None
         assert [copy.run_id for copy in sink.copies()] == [session.key]
 

@@ -222,6 +222,8 @@ def test_find_tells_a_copy_from_a_native_run(server: MlflowServer, content: Cont
         native = sink.find(f"mlflow:{content.child}")
         assert native is not None
         assert native.mark == NATIVE_MARK
+        assert sink.native(content.child) == native
+        assert sink.native("../experiments") is None
         assert sink.find("mlflow:" + "0" * 32) is None
         assert sink.find("wandb:a'b\"/c/d") is None
 
