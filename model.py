@@ -282,6 +282,11 @@ class ModelVersion:
     modified_at: datetime | None = None
     extra: Extra = field(default_factory=dict)
 
+    @property
+    def origin_version(self) -> str:
+        """Its number in the registry that it came from; its own where it was made there."""
+        return str(self.extra.get("outgrow", {}).get("origin_version") or self.version)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:

@@ -401,11 +401,10 @@ class Sink(_Closing, ABC):
         """Create the run, or take up `existing` where an earlier attempt or a shorter copy left it."""
 
     def register(self, model: RegisteredModel) -> Mapping[str, str]:
-        """Make the model and its versions exist here; source version → version here.
+        """Make the model and its versions exist here; `origin_version` → version here.
 
-        `ModelVersion.extra["outgrow"]["origin_version"]` holds the source's own number. Repeating
-        it adds nothing twice. Versions that are here and not in `model` stay; an alias given to
-        another leaves them.
+        Repeating it adds nothing twice, for `ModelVersion.origin_version` tells which is here.
+        Versions that are here and not in `model` stay; an alias given to another leaves them.
         """
         raise Unsupported("this platform has no registry")
 

@@ -101,7 +101,7 @@ def merged_model(record: OriginRecord, current: RegisteredModel) -> RegisteredMo
 
 def merged_version(record: OriginRecord, current: ModelVersion) -> ModelVersion:
     """A version's original number, stage and times; its tags and aliases are as they are now."""
-    number = current.extra.get("outgrow", {}).get("origin_version") or current.version
+    number = current.origin_version
     versions = (v for entry in record.registry if entry.name == current.model for v in entry.model.versions)
     original = next((v for v in versions if v.version == number), None)
     if original is None:

@@ -55,7 +55,7 @@ def _compare(
         return
     if fitted.description and fitted.description != copy.description:
         yield Difference(sign="*", what=f"{what}/description")
-    versions = {_number(version): version for version in copy.versions}
+    versions = {version.origin_version: version for version in copy.versions}
     for original, version in zip(model.versions, fitted.versions, strict=True):
         where = f"{what}/{original.version}"
         twin = versions.get(original.version)
@@ -65,11 +65,6 @@ def _compare(
             yield Difference(sign="-", what=where, detail=detail, expected=filtered)
             continue
         yield from _compare_version(where, version, twin, runs)
-
-
-def _number(version: ModelVersion) -> str:
-    """The version's number in its origin."""
-    return str(version.extra.get("outgrow", {}).get("origin_version") or version.version)
 
 
 def _compare_version(

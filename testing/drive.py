@@ -232,10 +232,7 @@ class _Driver:
             for version in fitted.versions
         ]
         numbers = self.sink.register(replace(fitted, versions=versions))
-        kept = [
-            replace(v, version=numbers[v.extra["outgrow"]["origin_version"]])  # type: ignore[index]
-            for v in versions
-        ]
+        kept = [replace(v, version=numbers[v.origin_version]) for v in versions]
         self.expected.models[fitted.kind, fitted.name] = replace(fitted, versions=kept)
 
 

@@ -195,9 +195,9 @@ class MemorySink(Sink):
         with self.lock:
             slot = (model.kind, model.name)
             here = self._models.get(slot, replace(model, versions=[], extra={}))
-            versions = {_source_number(v): v for v in here.versions}
+            versions = {v.origin_version: v for v in here.versions}
             for version in model.versions:
-                number = _source_number(version)
+                number = version.origin_version
                 if number in versions:
                     target = versions[number].version
                 elif self._caps.version_numbers == "sequential":
@@ -207,7 +207,7 @@ class MemorySink(Sink):
                 versions[number] = replace(version, version=target)
                 numbers[number] = target
             staying = [v for number, v in versions.items() if number not in numbers]
-            versions |= {_source_number(v): v for v in losing_aliases(staying, model.versions)}
+            versions |= {v.origin_version: v for v in losing_aliases(staying, model.versions)}
             self._models[slot] = replace(here, versions=list(versions.values()))
         return numbers
 
@@ -384,11 +384,6 @@ class MemoryWriter(RunWriter):
 
     def abort(self) -> None:
         self.sink.faults("writer.abort")
-
-
-def _source_number(version: object) -> str:
-    extra = getattr(version, "extra", {}).get("outgrow", {})
-    return str(extra.get("origin_version", getattr(version, "version", "")))
 
 
 def _refuse(losses: Iterable[Loss], kinds: set[str] | None = None) -> None:

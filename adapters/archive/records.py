@@ -177,13 +177,9 @@ def model_row(model: RegisteredModel) -> Row:
     )  # fmt: skip
 
 
-def origin_version(version: ModelVersion) -> str:
-    return str(version.extra.get("outgrow", {}).get("origin_version", version.version))
-
-
 def model_version_row(kind: str, version: ModelVersion) -> Row:
     return (
-        plain(version.model), kind, plain(version.version), plain(origin_version(version)), version.run,
+        plain(version.model), kind, plain(version.version), plain(version.origin_version), version.run,
         version.artifact, plain(version.stage), [plain(alias) for alias in version.aliases],
         version.created_at, text(version),
     )  # fmt: skip

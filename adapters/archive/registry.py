@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from ...model import ModelVersion, RegisteredModel
 from ..fit import short_hash
 from ..merge import losing_aliases
-from .records import origin_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ def merge(here: RegisteredModel | None, model: RegisteredModel) -> Merged:
     numbers: dict[str, str] = {}
     for version in model.versions:
         number = _number(version, versions)
-        numbers[origin_version(version)] = number
+        numbers[version.origin_version] = number
         new = replace(version, version=number)
         if versions.get(number) != new:
             versions[number] = new
@@ -57,7 +56,7 @@ def _platform(version: ModelVersion) -> str:
 
 def _number(version: ModelVersion, versions: dict[str, ModelVersion]) -> str:
     same = [
-        n for n, v in versions.items() if origin_version(v) == origin_version(version) and _same(v, version)
+        n for n, v in versions.items() if v.origin_version == version.origin_version and _same(v, version)
     ]
     if same:
         return same[0]

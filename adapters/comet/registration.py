@@ -64,8 +64,7 @@ class Registration:
         there = self._there(model.name)
         taken = {here.number for here in there.values()}
         for version in model.versions:
-            own = version.extra.get("outgrow", {}).get("origin_version", version.version)
-            source = str(own)
+            source = version.origin_version
             if (here := there.get(source)) is not None:
                 numbers[source] = here.number
                 self._write(here.item, metadata_for(model, version, source), here.metadata)

@@ -147,13 +147,13 @@ def write_model(connection: Connection, model: RegisteredModel) -> dict[str, str
     by_origin = {v.tags[assets.ORIGIN_VERSION]: v for v in here.values() if assets.ORIGIN_VERSION in v.tags}
     last = max(here, default=0)
     for version in model.versions:
-        origin = origin_version(version)
+        origin = version_identity(version)
         found = by_origin.get(origin)
         if found is None:
             found = _create_version(connection, model, version, origin, last)
         last = max(last, found.version)
         _update_version(connection, version, found)
-        numbers[_source_number(version)] = str(found.version)
+        numbers[version.origin_version] = str(found.version)
         for alias in assets.native_aliases(version.aliases)[0]:
             if str((native.aliases or {}).get(alias)) != str(found.version):
                 with connection.calling(f"could not set the alias {alias!r} of {model.name!r}"):
@@ -171,14 +171,10 @@ class _Version:
         self.description: str | None = native.description or None
 
 
-def _source_number(version: ModelVersion) -> str:
-    return str(version.extra.get("outgrow", {}).get("origin_version", version.version))
-
-
-def origin_version(version: ModelVersion) -> str:
+def version_identity(version: ModelVersion) -> str:
     """What tells a version apart from one of the same number in another registry."""
     created = version.created_at.isoformat() if version.created_at else ""
-    return f"{_source_number(version)}@{created}"
+    return f"{version.origin_version}@{created}"
 
 
 def _ensure_model(connection: Connection, model: RegisteredModel) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from ...model import ModelVersion, RegisteredModel
 from .assets import IS_PROMPT, ORIGIN_VERSION, native_aliases
 from .records import ms_of
-from .registry import MADE, origin_version
+from .registry import MADE, version_identity
 from .sql_assets import CREATED
 from .sql_database import Database
 from .sql_runs import in_workspace
@@ -55,7 +55,7 @@ def register(database: Database, writer: Writer, model: RegisteredModel) -> dict
     version_tags: list[Row] = []
     aliases: list[Row] = []
     for version in model.versions:
-        number = numbers[_origin_number(version)]
+        number = numbers[version.origin_version]
         native, tag = native_aliases(version.aliases)
         aliases += [
             {"alias": a, "version": number, "name": model.name, "workspace": WORKSPACE} for a in native
@@ -64,7 +64,7 @@ def register(database: Database, writer: Writer, model: RegisteredModel) -> dict
             version.tags
             | prompt
             | tag
-            | {ORIGIN_VERSION: origin_version(version)}
+            | {ORIGIN_VERSION: version_identity(version)}
             | exact_time(version.created_at)
         )
         version_tags += [_tag(model.name, k, v) | {"version": number} for k, v in own.items()]
@@ -105,13 +105,13 @@ def _numbers(database: Database, model: RegisteredModel) -> dict[str, int]:
     taken = {version.number for version in here}
     numbers: dict[str, int] = {}
     for version in model.versions:
-        same = [v.number for v in here if v.origin == origin_version(version)]
+        same = [v.number for v in here if v.origin == version_identity(version)]
         wanted = int(version.version) if version.version.isdigit() else 0
         number = same[0] if same else wanted
         if not same and (number in taken or number < 1):
             number = max(taken, default=0) + 1
         taken.add(number)
-        numbers[_origin_number(version)] = number
+        numbers[version.origin_version] = number
     return numbers
 
 
@@ -127,10 +127,6 @@ def _here(database: Database, name: str) -> Iterable[_Here]:
         f"SELECT version, run_id FROM model_versions WHERE {of_model}", (WORKSPACE, name)
     ):
         yield _Here(int(number), run, origins.get(number))
-
-
-def _origin_number(version: ModelVersion) -> str:
-    return str(version.extra.get("outgrow", {}).get("origin_version", version.version))
 
 
 def _version_row(database: Database, name: str, number: int, version: ModelVersion, now: int) -> Row:

@@ -171,8 +171,7 @@ def register(server: Server, project: Project, model: RegisteredModel) -> dict[s
         if linked is None or linked.get("versionIndex") is None:
             raise Rejected(f"the registry did not take {model.name} {version.version}")
         _describe(server, (linked.get("artifactMembership") or {}).get("artifactCollection"), model)
-        origin = version.extra.get("outgrow", {}).get("origin_version", version.version)
-        numbers[str(origin)] = version.version
+        numbers[version.origin_version] = version.version
     return numbers
 
 

@@ -117,10 +117,7 @@ class FolderSink(Sink):
             staying = [v for number, v in versions.items() if number not in coming]
             versions |= {v.version: v for v in losing_aliases(staying, model.versions)} | coming
             _write(path, to_json(replace(model, versions=list(versions.values()))))
-        return {
-            str(v.extra.get("outgrow", {}).get("origin_version", v.version)): v.version
-            for v in model.versions
-        }
+        return {v.origin_version: v.version for v in model.versions}
 
 
 def carry(writer: FolderWriter, source: Source, run: Run) -> None:

@@ -3,12 +3,15 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from outgrow import migrate
 from outgrow.cli import main
+from outgrow.locations import open_source
 from outgrow.testing import records
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +54,33 @@ def test_the_commands_of_a_page_run(page, outgrow):
     assert found
     for line in found:
         outgrow(line)
+
+
+def test_the_training_of_the_readme_is_tracked(tmp_path):
+    text = (ROOT / "README.md").read_text("utf-8")
+    (script,) = re.findall(r"```python\n(import outgrow\n.*?)```", text, re.DOTALL)
+    (configuration,) = re.findall(r"```toml\n(# outgrow.toml\n.*?)```", text, re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    (tmp_path / "outgrow.toml").write_text(configuration)
+    (tmp_path / "split.json").write_text('{"train": [1, 2], "test": [3]}')
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
+    # The delivery that the training started may still be at it: sync takes its turn after it.
+    sync = [sys.executable, "-c", "from outgrow.cli import main; main()", "sync"]
+    subprocess.run(sync, cwd=tmp_path, check=True)
+    with open_source(f"mlflow:sqlite:///{tmp_path}/mlflow.db") as source:
+        (run,) = (r for e in source.experiments() for r in source.runs(e))
+        series = {key: rows for batch in source.points(run) for key, rows in _rows(batch).items()}
+        assert (run.name, run.params, run.status) == ("digits-sweep-003", {"lr": "0.001"}, "finished")
+        assert {"project": "digits", "owner": "ml", "intent": "sweep"}.items() <= run.tags.items()
+        assert series == {"train/loss": [(10, 0.3)], "eval/accuracy": [(10, 0.91)]}
+        assert "split.json" in {file.path for file in source.files(run)}
+
+
+def _rows(batch):
+    rows = {}
+    for row in batch.to_pylist():
+        rows.setdefault(row["key"], []).append((row["step"], row["value"]))
+    return rows
 
 
 DOCUMENTED = {
