@@ -90,6 +90,8 @@ class CloudSink(Sink):
         place = (self.project.workspace, self.project.name)
         if not found or (found.get("workspaceName"), found.get("projectName")) != place:
             return None
+        if self._copy(run_id):
+            return None
         identity = f"{PLATFORM}:{run_id}"
         return Copy(identity=identity, run_id=run_id, mark=NATIVE_MARK, url=self._url(run_id))
 

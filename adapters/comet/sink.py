@@ -65,10 +65,14 @@ class ArchiveSink(Sink):
         path = self._path(experiment_key(identity))
         if path.exists() and (copy := self._copy(path)):
             return copy
-        platform, _, key = identity.partition(":")
-        if platform == PLATFORM and key.isalnum() and self._path(key).exists():
-            return Copy(identity=identity, run_id=key, mark=NATIVE_MARK)
-        return None
+        platform, _, run_id = identity.partition(":")
+        return self.native(run_id) if platform == PLATFORM else None
+
+    def native(self, run_id: str) -> Copy | None:
+        path = self._path(run_id)
+        if not run_id.isalnum() or not path.exists() or self._copy(path):
+            return None
+        return Copy(identity=f"{PLATFORM}:{run_id}", run_id=run_id, mark=NATIVE_MARK)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.zip"

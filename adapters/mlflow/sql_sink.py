@@ -113,6 +113,10 @@ class SqlSink(Sink):
             return self._copy(copy.run_id)
         return None
 
+    def native(self, run_id: str) -> Copy | None:
+        found = self._copy(run_id) if self._ready else None
+        return found if found is not None and found.mark == NATIVE_MARK else None
+
     def _copy(self, run_id: str) -> Copy | None:
         """The run of that id as a copy; under its own identity where it was recorded here."""
         rows = self.database.tuples(

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,24 @@ class ServerSink2(Sink):
                 )
 
     def find(self, identity: str) -> Copy | None:
-        prefix = f"{PLATFORM}:{self.project}/"
         for copy in self.copies():
             if copy.identity == identity:
                 return copy
-        if identity.startswith(prefix):
-            sys_id = identity.removeprefix(prefix)
-            for _, columns in self.backend.entries(self.backend.run_type):
-                if columns.get("sys/id") == sys_id:
-                    return Copy(identity=identity, run_id=f"{self.project}/{sys_id}", mark=NATIVE_MARK)
-        return None
+        platform, _, run_id = identity.partition(":")
+        return self.native(run_id) if platform == PLATFORM else None
+
+    def native(self, run_id: str) -> Copy | None:
+        if run_id not in self._natives:
+            return None
+        return Copy(identity=f"{PLATFORM}:{run_id}", run_id=run_id, mark=NATIVE_MARK)
+
+    @cached_property
+    def _natives(self) -> frozenset[str]:
+        """The runs that were here first and are no copies."""
+        entries = self.backend.entries(self.backend.run_type, ORIGIN_PATH)
+        return frozenset(
+            f"{self.project}/{columns['sys/id']}" for _, columns in entries if not columns.get(ORIGIN_PATH)
+        )
 
     def experiment(self, experiment: Experiment) -> str:
         return experiment.name

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,10 +70,21 @@ class ServerSink3(Sink):
         for copy in self.copies():
             if copy.identity == identity:
                 return copy
-        native = identity.removeprefix(f"{PLATFORM}:{self.project}/")
-        if native != identity and native in self.known(fresh=True):
-            return Copy(identity=identity, run_id=f"{self.project}/{native}", mark=NATIVE_MARK)
-        return None
+        platform, _, run_id = identity.partition(":")
+        return self.native(run_id) if platform == PLATFORM else None
+
+    def native(self, run_id: str) -> Copy | None:
+        if run_id not in self._natives:
+            return None
+        return Copy(identity=f"{PLATFORM}:{run_id}", run_id=run_id, mark=NATIVE_MARK)
+
+    @cached_property
+    def _natives(self) -> frozenset[str]:
+        """The runs that were here first and are no copies."""
+        entries = self.reader.entries(ORIGIN_PATH)
+        return frozenset(
+            f"{self.project}/{native}" for native, _, columns in entries if not columns.get(ORIGIN_PATH)
+        )
 
     def known(self, *, fresh: bool = False) -> dict[str, str]:
         """Run id → short id of every run on the server."""

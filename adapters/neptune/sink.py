@@ -59,23 +59,25 @@ class FolderSink(Sink):
         copy = local.copy_at(self._folder(Origin(platform=platform, run_id=run_id)))
         if copy is not None and copy.identity == identity:
             return copy
-        if platform == PLATFORM and (run_id in self._logs or run_id.rpartition("/")[2] in self._containers):
-            return Copy(identity=identity, run_id=run_id, mark=NATIVE_MARK)
-        return None
+        return self.native(run_id) if platform == PLATFORM else None
+
+    def native(self, run_id: str) -> Copy | None:
+        if run_id not in self._natives and run_id.rpartition("/")[2] not in self._natives:
+            return None
+        return Copy(identity=f"{PLATFORM}:{run_id}", run_id=run_id, mark=NATIVE_MARK)
 
     @cached_property
-    def _containers(self) -> frozenset[str]:
-        """Of the queues that were here first."""
-        return frozenset(container.id for container in queue_folders(self.base))
+    def _natives(self) -> frozenset[str]:
+        """The runs of logs and the containers of queues that were here first and are no copies.
 
-    @cached_property
-    def _logs(self) -> frozenset[str]:
-        """The runs of the logs that were here first. Reading this folder tells of a damaged one."""
-        found = set()
+        Reading this folder tells of a damaged log.
+        """
+        found = {container.id for container in queue_folders(self.base)}
         for path in log_files(self.base):
             with contextlib.suppress(OutgrowError):
                 found.add("/".join(metadata_of(path)))
-        return frozenset(found)
+        copied = {copy.run_id for copy in local.copies(self.base)}
+        return frozenset(found - copied - {run_id.rpartition("/")[2] for run_id in copied})
 
     def _folder(self, origin: Origin) -> Path:
         """Where a run's copy goes."""

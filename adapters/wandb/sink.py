@@ -57,17 +57,16 @@ class FolderSink(Sink):
             copy = _copy(folder / SIDECAR)
             if copy is not None and copy.identity == identity:
                 return copy
-        return self._native(run_id) if platform == self.location.platform else None
+        return self.native(run_id) if platform == self.location.platform else None
 
-    def _native(self, run_path: str) -> Copy | None:
-        """The run itself, where it was recorded in this folder."""
-        for path in self._logs.get(f"run-{run_path.rpartition('/')[2]}.wandb", ()):
+    def native(self, run_id: str) -> Copy | None:
+        for path in self._logs.get(f"run-{run_id.rpartition('/')[2]}.wandb", ()):
             try:
                 native = RunLog(path).facts().native
             except Corrupt:
                 continue  # a damaged log is no copy of anything
-            if native.path == run_path and not native.section:
-                return Copy(identity=f"wandb:{run_path}", run_id=run_path, mark=NATIVE_MARK)
+            if native.path == run_id and not native.section:
+                return Copy(identity=f"wandb:{run_id}", run_id=run_id, mark=NATIVE_MARK)
         return None
 
     @cached_property

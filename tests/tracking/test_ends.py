@@ -19,6 +19,7 @@ import os, signal, sys, threading, time, warnings
 from pathlib import Path
 import outgrow
 from outgrow.config import Config, Tracking
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 config = Config(tracking=Tracking(to=["archive:nowhere"], delivery="off", system_interval=0), base=Path.cwd())
 def begin():
     return outgrow.start_run("digits", id="it", config=config, capture=False)
