@@ -381,16 +381,23 @@ class Sink(_Closing, ABC):
     def copies(self) -> Iterator[Copy]:
         """Every run here that outgrow made, complete or not. Cheap: one listing."""
 
-    @abstractmethod
     def find(self, identity: str) -> Copy | None:
         """The copy of that run, or the run itself where it was recorded here (its mark is then `NATIVE_MARK`)."""
+        if (copy := self.copy_of(identity)) is not None:
+            return copy
+        platform, _, run_id = identity.partition(":")
+        return self.native(run_id) if platform == self.location.platform else None
+
+    def copy_of(self, identity: str) -> Copy | None:
+        """The copy of that run, if there is one. A sink that finds it without a listing does."""
+        return next((copy for copy in self.copies() if copy.identity == identity), None)
 
     def native(self, run_id: str) -> Copy | None:
-        """The run of that id, here, where it was recorded here itself. Asked for each run of a source
-        of the same platform, so a sink that can look for it in one call does.
+        """The run of that id, here, where it was recorded here itself; None where nothing is.
+
+        Asked for each run of a source of the same platform.
         """
-        found = self.find(f"{self.location.platform}:{run_id}")
-        return found if found is not None and found.mark == NATIVE_MARK else None
+        return None
 
     @abstractmethod
     def experiment(self, experiment: Experiment) -> str:

@@ -139,6 +139,10 @@ class MemorySink(Sink):
                     return Copy(identity=identity, run_id=run_id, mark=data.mark)
         return None
 
+    def native(self, run_id: str) -> Copy | None:
+        found = self.find(f"{self.location.platform}:{run_id}")
+        return found if found is not None and found.mark == NATIVE_MARK else None
+
     def experiment(self, experiment: Experiment) -> str:
         self.faults("experiment")
         _refuse(fit_experiment(experiment, self._caps)[1], {"renamed"})

@@ -80,6 +80,9 @@ class _ReadBack(Sink):
     def find(self, identity: str) -> Copy | None:
         return self._sink.find(identity)
 
+    def native(self, run_id: str) -> Copy | None:
+        return self._sink.native(run_id)
+
     def experiment(self, experiment: Experiment) -> str:
         raise Unsupported("a check writes nothing")
 

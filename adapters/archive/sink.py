@@ -158,7 +158,7 @@ class ArchiveSink(Sink):
         for identity, place in list(self._fresh(at_once=True).runs.items()):
             yield Copy(identity=identity, run_id=identity, mark=place.mark, url=place.url)
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         place = self._fresh().runs.get(identity)
         if place is None:
             return None

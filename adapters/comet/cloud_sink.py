@@ -78,12 +78,11 @@ class CloudSink(Sink):
             return None
         return Copy(identity=str(others[ORIGIN_KEY]), run_id=key, mark=mark_of(others), url=self._url(key))
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         key = experiment_key(identity, self.project.id)
         if self.remote.metadata(key) and (copy := self._copy(key)):
             return copy
-        platform, _, run_id = identity.partition(":")
-        return self.native(run_id) if platform == PLATFORM else None
+        return None
 
     def native(self, run_id: str) -> Copy | None:
         found = self.remote.metadata(run_id) if run_id.isalnum() else None

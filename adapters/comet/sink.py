@@ -61,12 +61,11 @@ class ArchiveSink(Sink):
             return None  # not whole: it is written anew
         return Copy(identity=identity, run_id=path.stem, mark=mark, url=None)
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         path = self._path(experiment_key(identity))
         if path.exists() and (copy := self._copy(path)):
             return copy
-        platform, _, run_id = identity.partition(":")
-        return self.native(run_id) if platform == PLATFORM else None
+        return None
 
     def native(self, run_id: str) -> Copy | None:
         path = self._path(run_id)

@@ -70,12 +70,11 @@ class ClientSink(Sink):
         for run in self._search(f"tags.`{ORIGIN_KEY}` LIKE '%'"):
             yield self._copy(run)
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         for run in self._search(f"tags.`{ORIGIN_KEY}` {entities.equals(identity)}"):
             if run.data.tags.get(ORIGIN_KEY) == identity:
                 return self._copy(run)
-        platform, _, run_id = identity.partition(":")
-        return self.native(run_id) if platform == records.PLATFORM else None
+        return None
 
     def native(self, run_id: str) -> Copy | None:
         try:

@@ -96,7 +96,7 @@ class SqlSink(Sink):
         for run_id, identity, mark in rows:
             yield Copy(identity=identity, run_id=run_id, mark=mark)
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         if not self._ready:
             return None
         platform, _, origin_id = identity.partition(":")

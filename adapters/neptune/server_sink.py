@@ -59,13 +59,6 @@ class ServerSink2(Sink):
                     url=self.backend.url(sys_id),
                 )
 
-    def find(self, identity: str) -> Copy | None:
-        for copy in self.copies():
-            if copy.identity == identity:
-                return copy
-        platform, _, run_id = identity.partition(":")
-        return self.native(run_id) if platform == PLATFORM else None
-
     def native(self, run_id: str) -> Copy | None:
         if run_id not in self._natives:
             return None

@@ -54,12 +54,10 @@ class FolderSink(Sink):
     def copies(self) -> Iterator[Copy]:
         yield from local.copies(self.base)
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         platform, _, run_id = identity.partition(":")
         copy = local.copy_at(self._folder(Origin(platform=platform, run_id=run_id)))
-        if copy is not None and copy.identity == identity:
-            return copy
-        return self.native(run_id) if platform == PLATFORM else None
+        return copy if copy is not None and copy.identity == identity else None
 
     def native(self, run_id: str) -> Copy | None:
         if run_id not in self._natives and run_id.rpartition("/")[2] not in self._natives:

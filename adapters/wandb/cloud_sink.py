@@ -82,12 +82,10 @@ class ProjectSink(Sink):
             return Copy(identity=f"{self.location.platform}:{path}", run_id=path, mark=NATIVE_MARK, url=url)
         return Copy(identity=str(section["origin"]), run_id=path, mark=mark_of(section), url=url)
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         platform, _, run_id = identity.partition(":")
         node = self.node(run_id_for(Origin(platform=platform, run_id=run_id)))
-        if node is not None:
-            return self._copy(node)
-        return self.native(run_id) if platform == self.location.platform else None
+        return None if node is None else self._copy(node)
 
     def native(self, run_id: str) -> Copy | None:
         project, _, short = run_id.rpartition("/")

@@ -51,13 +51,13 @@ class FolderSink(Sink):
             if (copy := _copy(path)) is not None:
                 yield copy
 
-    def find(self, identity: str) -> Copy | None:
+    def copy_of(self, identity: str) -> Copy | None:
         platform, _, run_id = identity.partition(":")
         for folder in self.folders.of(run_id_for(Origin(platform=platform, run_id=run_id))):
             copy = _copy(folder / SIDECAR)
             if copy is not None and copy.identity == identity:
                 return copy
-        return self.native(run_id) if platform == self.location.platform else None
+        return None
 
     def native(self, run_id: str) -> Copy | None:
         for path in self._logs.get(f"run-{run_id.rpartition('/')[2]}.wandb", ()):
